@@ -1,0 +1,194 @@
+"""Parsed options -> the objects that they describe. Everything else takes plain arguments."""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from errors import InputError
+from load_scene import load_scene
+from loss import Regularizer, entropy_regularizer, smoothness_regularizer
+from rays import (
+    SEEN,
+    UNSEEN,
+    Crop,
+    MovedPose,
+    NearPixel,
+    RaySampler,
+    RotatedPose,
+    cameras_of,
+    central_crop,
+)
+from run_nerf_helpers import NeRF, Networks, Sampling
+from scene import Scene
+
+
+def build_device(name: str) -> torch.device:
+    """auto: CUDA when there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: found no CUDA device, expected auto or cpu on this machine")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: found {torch.cuda.device_count()} CUDA devices, expected one of them")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"--device {name}: found no MPS device, expected auto or cpu on this machine")
+    return device
+
+
+@dataclass(frozen=True)
+class Generators:
+    """The random states of a run. pixels: which views and pixels are drawn, always on the CPU, so the
+    same on every device. samples: jitter and noise, on the device. weights: the initial networks."""
+
+    weights: torch.Generator
+    pixels: torch.Generator
+    samples: torch.Generator
+
+    def state_dict(self) -> dict:
+        return {
+            "pixels": self.pixels.get_state(),
+            "samples": self.samples.get_state(),
+            "samples_device": self.samples.device.type,
+        }
+
+    def load_state_dict(self, state: dict) -> bool:
+        """False where the state of `samples` is of another kind of device and cannot be taken over."""
+        self.pixels.set_state(state["pixels"])
+        same_device = state["samples_device"] == self.samples.device.type
+        if same_device:
+            self.samples.set_state(state["samples"])
+        return same_device
+
+
+def build_generators(seed: int, device: torch.device) -> Generators:
+    """Independent generators from one seed."""
+    weights, pixels, samples = (int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint32))
+    return Generators(
+        torch.Generator().manual_seed(weights),
+        torch.Generator().manual_seed(pixels),
+        torch.Generator(device).manual_seed(samples),
+    )
+
+
+def build_scene(args: argparse.Namespace) -> Scene:
+    return load_scene(
+        args.dataset_type,
+        args.datadir,
+        maskdir=args.maskdir,
+        half_res=args.half_res,
+        testskip=args.testskip,
+        white_bkgd=args.white_bkgd,
+        train_scene=args.train_scene,
+        test_scene=args.test_scene,
+        fewshot=args.fewshot,
+        fewshot_seed=args.fewshot_seed,
+        unseen_poses=args.unseen_poses,
+        dtu_intrinsics=args.dtu_intrinsics,
+    )
+
+
+def build_networks(args: argparse.Namespace, device: torch.device, generator: torch.Generator) -> Networks:
+    """The coarse network and, with importance sampling, the fine one. Initialised on the CPU, so the
+    same on every device."""
+    encoded = args.i_embed == 0
+
+    def network(depth: int, width: int) -> NeRF:
+        return NeRF(
+            depth=depth,
+            width=width,
+            multires=args.multires if encoded else None,
+            multires_views=args.multires_views if encoded else None,
+            use_viewdirs=args.use_viewdirs,
+            output_ch=5 if args.N_importance else 4,
+            generator=generator,
+        ).to(device)
+
+    coarse = network(args.netdepth, args.netwidth)
+    return Networks(coarse, network(args.netdepth_fine, args.netwidth_fine) if args.N_importance else None)
+
+
+def build_sampling(args: argparse.Namespace) -> Sampling:
+    return Sampling(
+        n_samples=args.N_samples,
+        n_importance=args.N_importance,
+        lindisp=args.lindisp,
+        white_background=args.white_bkgd,
+        perturb=args.perturb > 0,
+        noise_std=args.raw_noise_std,
+    )
+
+
+def has_unseen(args: argparse.Namespace) -> bool:
+    """Whether the run draws rays of the unseen pool."""
+    return args.entropy and args.N_entropy > 0
+
+
+def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
+    regularizers = []
+    if args.entropy:
+        regularizers.append(
+            entropy_regularizer(
+                weight=args.entropy_ray_zvals_lambda,
+                end=args.entropy_end_iter,
+                threshold=args.entropy_acc_threshold,
+                kind=args.entropy_type,
+                log_scaling=args.entropy_log_scaling,
+                unseen=has_unseen(args),
+                seen=args.computing_entropy_all,
+                neighbours=args.smoothing and not args.entropy_ignore_smoothing,
+            )
+        )
+    if args.smoothing:
+        regularizers.append(
+            smoothness_regularizer(
+                weight=args.smoothing_lambda,
+                rate=args.smoothing_rate,
+                step_size=args.smoothing_step_size,
+                end=args.smoothing_end_iter,
+                activation=args.smoothing_activation,
+                unseen=has_unseen(args),
+            )
+        )
+    return regularizers
+
+
+def build_neighbourhood(args: argparse.Namespace):
+    if not args.smoothing:
+        return None
+    if args.smooth_sampling_method == "near_pixel":
+        return NearPixel(args.smooth_pixel_range)
+    if args.near_c2w_type == "random_pos":
+        return MovedPose(args.near_c2w_trans)
+    return RotatedPose(args.near_c2w_rot)
+
+
+def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) -> RaySampler:
+    """Decodes the training views, and no others."""
+    crop = central_crop(scene.height, scene.width, args.precrop_frac)
+    counts = {"N_rand": args.N_rand} | ({"N_entropy": args.N_entropy} if has_unseen(args) else {})
+    if args.no_batching:
+        area = crop if args.precrop_iters else Crop(0, 0, scene.height, scene.width)
+        for name, count in counts.items():
+            if count > len(area):
+                where = "the central crop (precrop_frac)" if args.precrop_iters else "an image"
+                raise InputError(f"--{name} {count}: {where} has {len(area)} pixels, expected no more rays than that")
+    pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
+    if has_unseen(args):
+        pools[UNSEEN] = (cameras_of(scene, scene.unseen, args.pixel_center, device), args.N_entropy)
+    images = np.stack([scene.image(view) for view in scene.train])
+    return RaySampler(
+        pools,
+        torch.from_numpy(images).to(device),
+        batching=not args.no_batching,
+        neighbourhood=build_neighbourhood(args),
+        crop=crop,
+        crop_until=args.precrop_iters,
+    )

@@ -1,0 +1,155 @@
+"""Checkpoints: {step:06d}.tar, in the layout of nerf-pytorch, DS-NeRF and the released InfoNeRF.
+
+Their four keys (`global_step`, `network_fn_state_dict`, `network_fine_state_dict`,
+`optimizer_state_dict`) stand beside ours: `version`, `options`, `random_states`, `sampler`.
+In our files `global_step` is the number of completed updates; theirs hold one less, so that a file
+of theirs is recognised by the missing `version`.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from errors import InputError
+from version import VERSION
+
+NETWORK_KEYS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that was read. step: completed updates. content: the dictionary in the file, on the CPU."""
+
+    path: Path
+    step: int
+    content: dict
+
+    @property
+    def ours(self) -> bool:
+        return "version" in self.content
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"{step:06d}.tar"
+
+
+def saved(folder: Path) -> dict[int, Path]:
+    """A run's checkpoints by step, ascending. Any name of digits counts, as an integer."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return dict(sorted((int(path.stem), path) for path in paths if re.fullmatch(r"\d+\.tar", path.name)))
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint with the greatest step."""
+    return next(reversed(saved(folder).values()), None)
+
+
+def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_states: dict, sampler: dict) -> Path:
+    """Write a checkpoint so that a crash at any moment leaves either all of it or none.
+
+    networks: the coarse and the fine network (or None), with `coarse` and `fine` attributes.
+    """
+    content = {
+        "global_step": step,
+        "network_fn_state_dict": networks.coarse.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "version": VERSION,
+        "options": options,
+        "random_states": random_states,
+        "sampler": sampler,
+    }
+    if networks.fine is not None:
+        content["network_fine_state_dict"] = networks.fine.state_dict()
+    path = path_of(folder, step)
+    temporary = path.with_suffix(".tar.tmp")
+    with open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    flush_folder(folder)
+    return path
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename durable, where folders can be opened (not on Windows)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours or of the released layout, without executing anything in it."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch each have their own
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+    missing = {"global_step", NETWORK_KEYS["coarse"]} - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise InputError(f"{path}: not a checkpoint of a NeRF, found no {min(missing)} in it")
+    return Checkpoint(path, completed_updates(path, content), content)
+
+
+def completed_updates(path: Path, content: dict) -> int:
+    """Ours say it. The released code stores i-1 in the file named i after update i; a file that was
+    renamed still says i-1."""
+    step = int(content["global_step"])
+    if "version" in content:
+        return step
+    return int(path.stem) if path.stem.isdecimal() and int(path.stem) in (step, step + 1) else step + 1
+
+
+def load_networks(checkpoint: Checkpoint, networks) -> None:
+    """Load the weights into networks of the same shapes, or raise InputError."""
+    for which, key in NETWORK_KEYS.items():
+        network = getattr(networks, which)
+        if network is not None:
+            load_network(checkpoint, key, network, which)
+
+
+def load_network(checkpoint: Checkpoint, key: str, network: nn.Module, which: str) -> None:
+    state, expected = checkpoint.content.get(key), network.state_dict()
+    if not state:
+        raise InputError(f"{checkpoint.path}: holds no {which} network ({key}), expected one as N_importance > 0")
+    for name in sorted(expected.keys() | state.keys()):
+        found, wanted = (tuple(s[name].shape) if name in s else None for s in (state, expected))
+        if found != wanted:
+            raise InputError(
+                f"{checkpoint.path}: {which} network, {name}: found {found or 'none'}, expected {wanted or 'none'}; "
+                "do the options (netdepth, netwidth, multires, use_viewdirs ...) match the run's?"
+            )
+    network.load_state_dict(state)
+
+
+def load_optimizer(checkpoint: Checkpoint, optimizer) -> bool:
+    """Load the optimizer's state; False where the file has none."""
+    state = checkpoint.content.get("optimizer_state_dict")
+    if not state:
+        return False
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{checkpoint.path}: its optimizer state does not fit the networks ({error})") from error
+    return True
+
+
+def set_aside(folder: Path, step: int) -> Path | None:
+    """Move checkpoints later than `step` to a new subfolder, so that a run which starts at `step`
+    neither overwrites them nor resumes from them. Returns the subfolder, None where none is later."""
+    later = [path for saved_step, path in saved(folder).items() if saved_step > step]
+    if not later:
+        return None
+    aside = next(p for k in range(1, 10**6) if not (p := folder / f"superseded_{k}").exists())
+    aside.mkdir()
+    for path in later:
+        path.rename(aside / path.name)
+    return aside

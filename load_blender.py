@@ -1,0 +1,124 @@
+"""Blender (NeRF synthetic) scenes: transforms_{train,val,test}.json and PNG files -> Scene."""
+
+import json
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from errors import InputError
+from scene import (
+    Scene,
+    choose_views,
+    half_intrinsics,
+    half_size,
+    on_background,
+    read_pixels,
+    require_files,
+    require_folder,
+    unseen_pool,
+)
+
+NEAR, FAR = 2.0, 6.0
+SPLITS = ("train", "val", "test")
+
+
+def load_blender(
+    datadir: str,
+    *,
+    half_res: bool = False,
+    testskip: int = 8,
+    white_bkgd: bool = False,
+    train_scene: list[int] | None = None,
+    fewshot: int = 0,
+    fewshot_seed: int = 0,
+    unseen_poses: str = "no_test",
+) -> Scene:
+    """Load a scene of the NeRF synthetic data set (method specification, section 9).
+
+    `train_scene` are indices into the train frames; every `testskip`-th val and test frame is kept
+    (0 = all). Raises InputError where a file or option cannot be used.
+    """
+    folder = require_folder(datadir, "datadir")
+    splits = {name: read_split(folder, name, testskip) for name in SPLITS}
+    names, paths, poses, split_of = [], [], [], {}
+    for split, (_, frames) in splits.items():
+        split_of[split] = range(len(names), len(names) + len(frames))
+        names += [view_name(split, file_path) for file_path, _ in frames]
+        paths += [folder / f"{file_path}.png" for file_path, _ in frames]
+        poses += [pose for _, pose in frames]
+
+    train = choose_views(len(split_of["train"]), train_scene, fewshot, fewshot_seed)
+    test = tuple(split_of["test"])
+    require_files(paths[view] for view in train + test)
+    first = read_pixels(paths[train[0]])
+    height, width = first.shape[:2]
+    intrinsics = np.concatenate(
+        [intrinsics_of(angle, height, width, len(frames)) for angle, frames in splits.values()]
+    )
+    if half_res:
+        intrinsics, height, width = half_intrinsics(intrinsics, height, width)
+
+    def read_image(view: int) -> np.ndarray:
+        pixels = read_pixels(paths[view])
+        return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
+
+    unseen, notes = unseen_pool(len(names), train, test, unseen_poses)
+    if white_bkgd and first.shape[-1] == 3:
+        notes += (f"{paths[train[0]]}: RGB without alpha; such images are taken as opaque",)
+    return Scene(
+        name=folder.resolve().name,
+        view_names=tuple(names),
+        poses=np.stack(poses),
+        intrinsics=intrinsics,
+        height=height,
+        width=width,
+        near=NEAR,
+        far=FAR,
+        white_background=white_bkgd,
+        train=train,
+        val=tuple(split_of["val"]),
+        test=test,
+        unseen=unseen,
+        read_image=read_image,
+        notes=notes,
+    )
+
+
+def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tuple[str, np.ndarray]]]:
+    """camera_angle_x and the (file_path, pose 3 4) of each frame that is kept."""
+    path = folder / f"transforms_{split}.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a Blender scene has one for each of train, val and test")
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    try:
+        angle = float(content["camera_angle_x"])
+        frames = content["frames"][:: max(testskip, 1)] if split != "train" else content["frames"]
+        frames = [(str(frame["file_path"]), np.array(frame["transform_matrix"], float)) for frame in frames]
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"{path}: {reason}; expected camera_angle_x and frames of file_path and transform_matrix"
+        ) from error
+    if not frames:
+        raise InputError(f"{path}: found no frames, expected at least one")
+    if not 0 < angle < np.pi:
+        raise InputError(f"{path}: camera_angle_x is {angle}, expected radians between 0 and pi")
+    for file_path, matrix in frames:
+        if matrix.shape not in ((4, 4), (3, 4)) or not np.isfinite(matrix).all():
+            raise InputError(f"{path}: transform_matrix of {file_path} is not a finite 4 x 4 matrix")
+    return angle, [(file_path, matrix[:3]) for file_path, matrix in frames]
+
+
+def view_name(split: str, file_path: str) -> str:
+    """"./train/r_0" -> "train/r_0"; the split comes first even where the files lie elsewhere."""
+    path = PurePosixPath(file_path)
+    return str(path if path.parts[:1] == (split,) else split / path)
+
+
+def intrinsics_of(camera_angle_x: float, height: int, width: int, n_views: int) -> np.ndarray:
+    """(v 4) fx fy cx cy from the horizontal field of view in radians."""
+    focal = 0.5 * width / np.tan(0.5 * camera_angle_x)
+    return np.tile([focal, focal, 0.5 * width, 0.5 * height], (n_views, 1))

@@ -1,0 +1,178 @@
+"""DTU scans in the layout of IDR and pixelNeRF: image/, cameras.npz, masks -> Scene."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from errors import InputError
+from scene import (
+    Scene,
+    check_views,
+    choose_views,
+    half_intrinsics,
+    half_size,
+    on_background,
+    read_pixels,
+    require_folder,
+    unseen_pool,
+)
+
+NEAR, FAR = 0.1, 5.0
+FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # world and camera axes, OpenCV <-> OpenGL
+ENDINGS = (".png", ".jpg", ".jpeg")
+
+
+def load_dtu(
+    datadir: str,
+    *,
+    maskdir: str | None = None,
+    half_res: bool = False,
+    white_bkgd: bool = False,
+    train_scene: list[int] | None = None,
+    test_scene: list[int] | None = None,
+    fewshot: int = 0,
+    fewshot_seed: int = 0,
+    unseen_poses: str = "no_test",
+    dtu_intrinsics: str = "shared",
+) -> Scene:
+    """Load a scan of the DTU MVS data set (method specification, section 9).
+
+    `train_scene` and `test_scene` number the images in order; without `test_scene` (or with -1) all
+    images that are not trained on are test views. `dtu_intrinsics` `shared` is the released focal,
+    the mean over views of (fx + fy)/2 about the image's centre; `per_view` keeps each camera's own.
+    Raises InputError where a file or option cannot be used.
+    """
+    folder = require_folder(datadir, "datadir")
+    paths = numbered_images(require_folder(folder / "image", "datadir"))
+    n_views = len(paths)
+    poses, intrinsics = read_cameras(folder / "cameras.npz", n_views)
+    train, test = split(n_views, train_scene, test_scene, fewshot, fewshot_seed)
+
+    first = read_pixels(paths[train[0]])
+    height, width = first.shape[:2]
+    if dtu_intrinsics == "shared":
+        focal = intrinsics[:, :2].mean()
+        intrinsics = np.tile([focal, focal, 0.5 * width, 0.5 * height], (n_views, 1))
+    if half_res:
+        intrinsics, height, width = half_intrinsics(intrinsics, height, width)
+
+    def read_image(view: int) -> np.ndarray:
+        pixels = read_pixels(paths[view])
+        return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
+
+    unseen, notes = unseen_pool(n_views, train, test, unseen_poses)
+    return Scene(
+        name=folder.resolve().name,
+        view_names=tuple(path.stem for path in paths),
+        poses=poses,
+        intrinsics=intrinsics,
+        height=height,
+        width=width,
+        near=NEAR,
+        far=FAR,
+        white_background=white_bkgd,
+        train=train,
+        val=test,
+        test=test,
+        unseen=unseen,
+        read_image=read_image,
+        read_mask=mask_reader(maskdir, paths, half_res) if maskdir else None,
+        notes=notes,
+    )
+
+
+def split(n_views, train_scene, test_scene, fewshot, fewshot_seed) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Training and test views."""
+    chosen_test = None if not test_scene or test_scene == [-1] else test_scene
+    if chosen_test:
+        check_views(chosen_test, n_views, "test_scene")
+    if not train_scene and not fewshot and chosen_test:
+        train = tuple(view for view in range(n_views) if view not in chosen_test)
+    else:
+        train = choose_views(n_views, train_scene, fewshot, fewshot_seed)
+    test = tuple(chosen_test or (view for view in range(n_views) if view not in train))
+    both = sorted(set(train) & set(test))
+    if both:
+        raise InputError(f"--test_scene: view {both[0]} is also a training view, expected other views")
+    if not train or not test:
+        raise InputError(
+            f"--train_scene: {len(train)} training and {len(test)} test views of {n_views}, expected some of each; "
+            "name the training views with train_scene or fewshot"
+        )
+    return train, test
+
+
+def numbered_images(folder: Path) -> list[Path]:
+    """The images of a folder, sorted by the number in their names."""
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS]
+    if not paths:
+        raise InputError(f"{folder}: found no image, expected files such as 000000.png")
+    return sorted(paths, key=number)
+
+
+def number(path: Path) -> int:
+    digits = re.findall(r"\d+", path.stem)
+    if not digits:
+        raise InputError(f"{path}: found no number in the name, expected one such as 000000{path.suffix}")
+    return int(digits[-1])
+
+
+def read_cameras(path: Path, n_views: int) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (v 3 4) and intrinsics (v 4) from world_mat_i and, where present, scale_mat_i."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a DTU scan has its cameras there")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            matrices = {name: archive[name].astype(float) for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a readable npz archive of matrices ({error})") from error
+    poses, intrinsics = [], []
+    for view in range(n_views):
+        world = camera_matrix(path, matrices, f"world_mat_{view}", n_views)
+        name = f"scale_mat_{view}"
+        scale = camera_matrix(path, matrices, name, n_views) if name in matrices else np.eye(4)
+        pose, fxfycxcy = decompose(world, scale)
+        if not np.isfinite(pose).all() or not np.isfinite(fxfycxcy).all():
+            raise InputError(f"{path}: world_mat_{view} is not a camera's projection K [R|t]")
+        poses.append(pose)
+        intrinsics.append(fxfycxcy)
+    return np.stack(poses), np.stack(intrinsics)
+
+
+def camera_matrix(path: Path, matrices: dict[str, np.ndarray], name: str, n_views: int) -> np.ndarray:
+    if name not in matrices:
+        raise InputError(f"{path}: no {name}, expected one for each of the {n_views} images")
+    matrix = matrices[name]
+    if matrix.shape not in ((4, 4), (3, 4)) or not np.isfinite(matrix).all():
+        raise InputError(f"{path}: {name} is of shape {matrix.shape}, expected a finite 4 x 4 matrix")
+    return matrix
+
+
+def decompose(world: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One camera's pose (3 4, OpenGL) and fx fy cx cy from its projection K [R|t]."""
+    intrinsic, rotation, centre = cv2.decomposeProjectionMatrix(world[:3, :4])[:3]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        intrinsic = intrinsic / intrinsic[2, 2]
+        centre = (centre[:3] / centre[3])[:, 0]
+        pose = np.eye(4)
+        pose[:3, :3] = rotation.T
+        pose[:3, 3] = (centre - scale[:3, 3]) / np.diag(scale)[:3]
+    fxfycxcy = np.array([intrinsic[0, 0], intrinsic[1, 1], intrinsic[0, 2], intrinsic[1, 2]])
+    return (FLIP_YZ @ pose @ FLIP_YZ)[:3], fxfycxcy
+
+
+def mask_reader(maskdir: str, image_paths: list[Path], half_res: bool):
+    """view -> h w bool, from the mask whose number is the image's."""
+    by_number = {number(path): path for path in numbered_images(require_folder(maskdir, "maskdir"))}
+    for path in image_paths:
+        if number(path) not in by_number:
+            raise InputError(f"--maskdir {maskdir}: found no mask numbered {number(path)}, expected one for {path}")
+
+    def read_mask(view: int) -> np.ndarray:
+        pixels = read_pixels(by_number[number(image_paths[view])])[..., :3]
+        return (half_size(pixels) if half_res else pixels).mean(-1) >= 0.5
+
+    return read_mask

@@ -1,0 +1,41 @@
+"""dataset_type -> loader. The only place that knows all loaders."""
+
+from errors import InputError
+from load_blender import load_blender
+from load_dtu import load_dtu
+from scene import Scene
+
+
+def load_scene(
+    dataset_type: str,
+    datadir: str,
+    *,
+    maskdir: str | None,
+    half_res: bool,
+    testskip: int,
+    white_bkgd: bool,
+    train_scene: list[int] | None,
+    test_scene: list[int] | None,
+    fewshot: int,
+    fewshot_seed: int,
+    unseen_poses: str,
+    dtu_intrinsics: str,
+) -> Scene:
+    """Load a scene of any supported data set; the options keep their command-line names."""
+    common = {
+        "half_res": half_res,
+        "white_bkgd": white_bkgd,
+        "train_scene": train_scene,
+        "fewshot": fewshot,
+        "fewshot_seed": fewshot_seed,
+        "unseen_poses": unseen_poses,
+    }
+    if dataset_type == "blender":
+        if test_scene:
+            raise InputError("--test_scene: not for Blender scenes, whose test views come from transforms_test.json")
+        if maskdir:
+            raise InputError("--maskdir: not for Blender scenes")
+        return load_blender(datadir, testskip=testskip, **common)
+    if dataset_type == "dtu":
+        return load_dtu(datadir, maskdir=maskdir, test_scene=test_scene, dtu_intrinsics=dtu_intrinsics, **common)
+    raise InputError(f"--dataset_type {dataset_type}: not supported yet, expected blender or dtu")

@@ -1,0 +1,132 @@
+"""The losses: colour, ray entropy, KL smoothness, and the list of regularizers with their schedules.
+
+Axes: r rays, s samples along a ray. A term takes alphas and opacities and returns a scalar.
+Steps are numbered from 1, as in the released code.
+Source: InfoNeRF (Kim, Seo, Han, CVPR 2022), sections 3.2 and 3.3, and its released code.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EPS = 1e-10
+
+
+def colour_loss(rgb: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over all rays and channels."""
+    return (rgb - target).square().mean()
+
+
+def ray_distribution(alpha: Tensor) -> Tensor:
+    """alpha r s -> normalised opacity along each ray; sums to 1, to 0 on an empty ray."""
+    return alpha / (alpha.sum(-1, keepdim=True) + EPS)
+
+
+def ray_entropy(alpha: Tensor, kind: str = "log2") -> Tensor:
+    """alpha r s -> r. `log2`: Shannon entropy in bits. `1-p`: sum p log2(1-p), guarded at p = 1."""
+    p = ray_distribution(alpha)
+    if kind == "log2":
+        return -(p * torch.log2(p + EPS)).sum(-1)
+    return (p * torch.log2((1 - p).clamp_min(EPS))).sum(-1)
+
+
+def entropy_loss(
+    alpha: Tensor, acc: Tensor, threshold: float, kind: str = "log2", log_scaling: bool = False
+) -> Tensor:
+    """Mean ray entropy; a ray whose accumulated opacity is not above `threshold` counts as 0.
+
+    The mask carries no gradient.
+    """
+    mean = torch.where(acc.detach() > threshold, ray_entropy(alpha, kind), 0).mean()
+    return torch.log(mean + EPS) if log_scaling else mean
+
+
+def smoothness_loss(alpha: Tensor, near_alpha: Tensor, activation: str = "norm") -> Tensor:
+    """Mean KL(neighbour || ray) in nats; samples (r s each) are paired by index, gradients reach both."""
+    if activation == "softmax":
+        log_p, log_q = alpha.log_softmax(-1), near_alpha.log_softmax(-1)
+    else:
+        log_p, log_q = ((ray_distribution(a) + EPS).log() for a in (alpha, near_alpha))
+    return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """A term of the loss that is added to the colour loss.
+
+    groups: the ray groups that must be rendered for it, where its weight is not 0.
+    weight: step number -> weight. value: the groups' final composites -> scalar.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    weight: Callable[[int], float]
+    value: Callable[[Mapping], Tensor]
+
+
+def entropy_regularizer(
+    *, weight: float, end: int | None, threshold: float, kind: str, log_scaling: bool,
+    unseen: bool, seen: bool, neighbours: bool,
+) -> Regularizer:
+    """Ray entropy of the unseen rays (`unseen`), the seen rays (`seen`, and where there are no unseen
+    ones), and of such neighbours (`neighbours`) as the step renders for others."""
+    needed = ("unseen",) * unseen + ("seen",) * (seen or not unseen)
+    covered = needed + ("seen_near", "unseen_near") * neighbours
+
+    def value(composites: Mapping) -> Tensor:
+        parts = [composites[group] for group in covered if group in composites]
+        alpha, acc = torch.cat([part.alpha for part in parts]), torch.cat([part.acc for part in parts])
+        return entropy_loss(alpha, acc, threshold, kind, log_scaling)
+
+    return Regularizer("entropy", needed, lambda step: weight if end is None or step <= end else 0.0, value)
+
+
+def smoothness_regularizer(
+    *, weight: float, rate: float, step_size: int, end: int | None, activation: str, unseen: bool
+) -> Regularizer:
+    """KL smoothness between all seen (and unseen) rays of a step and their neighbours."""
+    rays = ("seen", "unseen") if unseen else ("seen",)
+    near = tuple(f"{group}_near" for group in rays)
+
+    def schedule(step: int) -> float:
+        return weight * rate ** (step // step_size) if end is None or step <= end else 0.0
+
+    def value(composites: Mapping) -> Tensor:
+        alpha, near_alpha = (torch.cat([composites[group].alpha for group in part]) for part in (rays, near))
+        return smoothness_loss(alpha, near_alpha, activation)
+
+    return Regularizer("smoothing", rays + near, schedule, value)
+
+
+def active(regularizers: list[Regularizer], step: int) -> list[Regularizer]:
+    """Those with a weight at this step."""
+    return [regularizer for regularizer in regularizers if regularizer.weight(step) != 0]
+
+
+def needed_groups(regularizers: list[Regularizer], step: int) -> set[str]:
+    """The ray groups to draw and render at this step."""
+    return {"seen"}.union(*(regularizer.groups for regularizer in active(regularizers, step)))
+
+
+def loss_terms(
+    renderings: Mapping, target: Tensor, regularizers: list[Regularizer], step: int
+) -> dict[str, tuple[float, Tensor]]:
+    """Every term of the step's loss as name -> (weight, unweighted value).
+
+    renderings: group -> Rendering. Colour is compared on the seen rays only.
+    """
+    seen = renderings["seen"]
+    terms = {"colour_fine": (1.0, colour_loss(seen.fine.rgb, target))}
+    if seen.coarse is not None:
+        terms["colour_coarse"] = (1.0, colour_loss(seen.coarse.rgb, target))
+    composites = {group: rendering.fine for group, rendering in renderings.items()}
+    for regularizer in active(regularizers, step):
+        terms[regularizer.name] = (regularizer.weight(step), regularizer.value(composites))
+    return terms
+
+
+def total_loss(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
+    """The weighted sum that is minimised."""
+    return sum(weight * value for weight, value in terms.values())

@@ -1,0 +1,290 @@
+"""Every option: name, type, default, help, and the checks of one against another.
+
+Names and defaults are those of the released code (method specification, section 11); our own stand in
+a group of their own. A flag may be given as `--entropy`, `--entropy True` or `--entropy False`, and in
+a config file as `entropy = True`; what stands on the command line wins over the config file.
+"""
+
+import argparse
+import difflib
+import math
+import sys
+
+import configargparse
+
+from errors import InputError
+
+# Options of the released code that nothing ever read. They are accepted, and named once.
+NO_EFFECT = ("entropy_ray_lambda", "render_test_ray", "shape", "render_pass", "debug")
+# Options that take effect once videos and training-time pictures exist.
+NOT_YET = ("i_img", "i_video", "render_mypath", "render_test_full")
+REFUSED = ("alpha_model_path", "no_coarse")
+
+
+def flag(text: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"found {text!r}, expected True or False")
+
+
+def bounded(kind: type, least: float, most: float = math.inf, above: bool = False):
+    """A type for argparse: an int or float from `least` (or above it) to `most`."""
+    noun = "an integer" if kind is int else "a number"
+    expected = f"{noun} {'>' if above else '>='} {least:g}" + (f" and <= {most:g}" if most < math.inf else "")
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        in_range = (value > least if above else value >= least) and value <= most and math.isfinite(value)
+        if not in_range:
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+        return value
+
+    return parse
+
+
+COUNT, POSITIVE = bounded(int, 0), bounded(int, 1)
+AMOUNT, ABOVE_ZERO = bounded(float, 0), bounded(float, 0, above=True)
+
+
+class Parser(configargparse.ArgumentParser):
+    """An argument parser whose errors are InputErrors of one line."""
+
+    def error(self, message: str):
+        raise InputError(" ".join(message.split()))
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        description="Train InfoNeRF, or the NeRF it builds on, from a few photographs; resume; render.",
+        allow_abbrev=False,
+        add_config_file_help=False,
+        add_env_var_help=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_run_options(parser.add_argument_group("run"))
+    add_data_options(parser.add_argument_group("data"))
+    add_network_options(parser.add_argument_group("network"))
+    add_rendering_options(parser.add_argument_group("rays and rendering"))
+    add_training_options(parser.add_argument_group("training"))
+    add_entropy_options(parser.add_argument_group("ray entropy"))
+    add_smoothing_options(parser.add_argument_group("KL smoothness (information-gain reduction)"))
+    add_evaluation_options(parser.add_argument_group("rendering a trained model"))
+    add_logging_options(parser.add_argument_group("logging and saving, every so many steps (0 = never)"))
+    add_inert_options(parser.add_argument_group("accepted, so that released config files parse"))
+    return parser
+
+
+def add_flag(group, name: str, help: str) -> None:
+    group.add_argument(f"--{name}", type=flag, nargs="?", const=True, default=False, metavar="BOOL", help=help)
+
+
+def add_run_options(group) -> None:
+    group.add_argument("--config", is_config_file=True, metavar="FILE", help="config file of `option = value` lines")
+    group.add_argument("--expname", help="name of the run: its files go to basedir/expname")
+    group.add_argument("--basedir", default="./logs/", help="where runs are kept")
+    group.add_argument("--seed", type=COUNT, default=0, help="[ours] seed of the weights and of every draw")
+    group.add_argument("--device", default="auto", help="[ours] auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
+
+
+def add_data_options(group) -> None:
+    group.add_argument("--datadir", help="folder of the scene")
+    group.add_argument("--dataset_type", choices=("llff", "blender", "dtu"), default="llff", help="kind of scene")
+    group.add_argument("--maskdir", help="folder of object masks (dtu), for masked metrics")
+    group.add_argument("--train_scene", type=int, nargs="*", metavar="VIEW", help="training views, by number")
+    group.add_argument("--test_scene", type=int, nargs="*", metavar="VIEW", help="test views (dtu); -1 = all others")
+    group.add_argument("--fewshot", type=COUNT, default=0, help="number of training views to draw; 0 = all")
+    group.add_argument("--fewshot_seed", type=COUNT, default=0, help="seed of that draw")
+    group.add_argument("--testskip", type=COUNT, default=8, help="keep every n-th val and test view (blender)")
+    add_flag(group, "white_bkgd", "composite images and renderings on white")
+    add_flag(group, "half_res", "halve the images")
+    group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
+                       help="[ours] poses that may be regularised: all but the test views', or, as released, all")
+    group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",
+                       help="[ours] dtu: the released mean focal about the image centre, or each camera's own")
+    group.add_argument("--pixel_center", type=bounded(float, 0, 1), default=0.0,
+                       help="[ours] where in its pixel a ray passes: 0 the corner (released), 0.5 the centre")
+    group.add_argument("--factor", type=POSITIVE, default=8, help="downsampling (llff)")
+    add_flag(group, "no_ndc", "no normalised device coordinates (llff)")
+    add_flag(group, "spherify", "360-degree scene (llff)")
+    group.add_argument("--llffhold", type=COUNT, default=8, help="every n-th view is a test view (llff)")
+
+
+def add_network_options(group) -> None:
+    for suffix, which in (("", "coarse"), ("_fine", "fine")):
+        group.add_argument(f"--netdepth{suffix}", type=POSITIVE, default=8, help=f"layers of the {which} network")
+        group.add_argument(f"--netwidth{suffix}", type=bounded(int, 2), default=256, help="channels of a layer")
+    add_flag(group, "use_viewdirs", "colour depends on the viewing direction")
+    group.add_argument("--i_embed", type=bounded(int, -1, 0), default=0, help="0: positional encoding, -1: none")
+    group.add_argument("--multires", type=COUNT, default=10, help="frequencies for points")
+    group.add_argument("--multires_views", type=COUNT, default=4, help="frequencies for directions")
+
+
+def add_rendering_options(group) -> None:
+    group.add_argument("--N_samples", type=bounded(int, 2), default=64, help="coarse samples of a ray")
+    group.add_argument("--N_importance", type=COUNT, default=0, help="further, fine samples of a ray")
+    group.add_argument("--perturb", type=AMOUNT, default=1.0, help="0: samples evenly spaced, else jittered")
+    group.add_argument("--raw_noise_std", type=AMOUNT, default=0.0, help="noise on the raw density, in training")
+    add_flag(group, "lindisp", "coarse samples linear in disparity, not in depth")
+    group.add_argument("--chunk", type=POSITIVE, default=1024 * 32, help="rays at a time")
+    group.add_argument("--netchunk", type=POSITIVE, default=1024 * 64, help="points at a time through a network")
+
+
+def add_training_options(group) -> None:
+    group.add_argument("--N_iters", type=POSITIVE, default=200000, help="steps in all")
+    group.add_argument("--N_rand", type=POSITIVE, default=32 * 32 * 4, help="seen rays of a step")
+    group.add_argument("--lrate", type=ABOVE_ZERO, default=5e-4, help="learning rate at the start")
+    group.add_argument("--lrate_decay", type=ABOVE_ZERO, default=250.0, help="1000s of steps for a tenth of it")
+    add_flag(group, "no_batching", "a step's rays come from one view, not from all")
+    group.add_argument("--precrop_iters", type=COUNT, default=0, help="no_batching: until this step, central pixels")
+    group.add_argument("--precrop_frac", type=bounded(float, 0, 1, above=True), default=0.5,
+                       help="share of the height and width that is central")
+    add_flag(group, "no_reload", "start afresh; checkpoints of the run are moved aside")
+    group.add_argument("--ft_path", help="checkpoint to start from, instead of the run's newest")
+
+
+def add_entropy_options(group) -> None:
+    add_flag(group, "entropy", "minimise the entropy of rays")
+    group.add_argument("--N_entropy", type=COUNT, default=100, help="unseen rays of a step; 0 = seen rays only")
+    group.add_argument("--entropy_ray_zvals_lambda", type=AMOUNT, default=1.0, help="weight")
+    group.add_argument("--entropy_acc_threshold", type=float, default=0.1, help="least accumulated opacity of a ray")
+    group.add_argument("--entropy_type", choices=("log2", "1-p"), default="log2", help="kind of entropy")
+    group.add_argument("--entropy_end_iter", type=COUNT, help="last step with the term")
+    add_flag(group, "entropy_log_scaling", "logarithm of the term")
+    add_flag(group, "computing_entropy_all", "on seen rays too")
+    add_flag(group, "entropy_ignore_smoothing", "not on the neighbour rays of the smoothness term")
+
+
+def add_smoothing_options(group) -> None:
+    add_flag(group, "smoothing", "make neighbouring rays alike")
+    group.add_argument("--smoothing_lambda", type=AMOUNT, default=1.0, help="weight (set it: 1 is far too much)")
+    group.add_argument("--smoothing_rate", type=AMOUNT, default=1.0, help="factor on it, every so many steps")
+    group.add_argument("--smoothing_step_size", type=POSITIVE, default=5000, help="how many")
+    group.add_argument("--smoothing_end_iter", type=COUNT, help="last step with the term")
+    group.add_argument("--smoothing_activation", choices=("norm", "softmax"), default="norm", help="normalisation")
+    group.add_argument("--smooth_sampling_method", choices=("near_pose", "near_pixel"), default="near_pose",
+                       help="neighbours: the same pixel from a near pose, or a near pixel")
+    group.add_argument("--near_c2w_type", choices=("rot_from_origin", "random_pos"), default="rot_from_origin",
+                       help="near pose: turned about the world's origin, or moved")
+    group.add_argument("--near_c2w_rot", type=AMOUNT, default=5.0, help="largest turn about each axis, degrees")
+    group.add_argument("--near_c2w_trans", type=AMOUNT, default=0.1, help="standard deviation of the move")
+    group.add_argument("--smooth_pixel_range", type=POSITIVE, help="near pixel: largest Manhattan distance")
+
+
+def add_evaluation_options(group) -> None:
+    add_flag(group, "render_only", "do not train: render the test views of the newest checkpoint")
+    add_flag(group, "eval_only", "do not train: render the test views and measure them")
+    add_flag(group, "render_test", "render_only: the test views (as without it)")
+    add_flag(group, "render_train", "render_only: the training views instead")
+    group.add_argument("--render_factor", type=COUNT, default=0, help="render at 1/n of the size; 0 = full")
+    group.add_argument("--ckpt_render_iter", type=POSITIVE, help="render the checkpoint of this step")
+
+
+def add_logging_options(group) -> None:
+    group.add_argument("--i_print", type=COUNT, default=100, help="a line on the console, scalars to TensorBoard")
+    group.add_argument("--i_weights", type=COUNT, default=10000, help="a checkpoint (one comes at the end, too)")
+    group.add_argument("--i_testset", type=COUNT, default=50000, help="render and measure the test views")
+    add_flag(group, "wandb", "log to Weights & Biases too, when installed")
+    group.add_argument("--i_wandb", type=POSITIVE, default=100, help="how often")
+    group.add_argument("--wandb_group", help="its group")
+
+
+def add_inert_options(group) -> None:
+    for name in NO_EFFECT[:2]:
+        group.add_argument(f"--{name}", type=float, nargs="?", const=1.0, default=1.0, help="no effect")
+    group.add_argument("--shape", default="greek", help="no effect")
+    add_flag(group, "render_pass", "no effect")
+    add_flag(group, "debug", "no effect")
+    for name, default in (("i_img", 500), ("i_video", 50000)):
+        group.add_argument(f"--{name}", type=COUNT, default=default, help="no effect yet")
+    for name in NOT_YET[2:]:
+        add_flag(group, name, "no effect yet")
+    group.add_argument("--alpha_model_path", help="refused")
+    add_flag(group, "no_coarse", "refused")
+
+
+def parse_options(argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The checked options, and what the user should be told about them.
+
+    Raises InputError, before anything is written, for options that are unknown, of a wrong type, or
+    impossible together.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = make_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise InputError(unknown_option(unknown[0], parser, args.config))
+    settings = parser.get_source_to_settings_dict()
+    given = {name for source, values in settings.items() if source != "defaults" for name in values}
+    if "command_line" in settings:
+        given |= {word[2:].split("=")[0] for word in argv if word.startswith("--")}
+    check(args)
+    return args, warnings(args, given)
+
+
+def unknown_option(word: str, parser: Parser, config: str | None) -> str:
+    name = word.split("=")[0].removeprefix("--")
+    known = [action.dest for action in parser._actions]
+    close = difflib.get_close_matches(name, known, n=1)
+    where = f"on the command line or in {config}" if config else "on the command line"
+    return f"unknown option {word!r} {where}" + (f"; did you mean --{close[0]}?" if close else "; see --help")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise InputError for what cannot be, seen from the options alone."""
+    for name in REFUSED:
+        if getattr(args, name):
+            raise InputError(f"--{name}: not supported (it was never usable in the released code), expected it unset")
+    for name in ("expname", "datadir"):
+        if not getattr(args, name):
+            example = "--config configs/infonerf/synthetic/lego.txt"
+            raise InputError(f"--{name}: not given; expected it in a config file (such as {example}) or as an option")
+    if args.N_importance and args.N_samples < 3:
+        raise InputError(f"--N_samples {args.N_samples}: expected at least 3 with --N_importance {args.N_importance}")
+    if args.smoothing and args.smooth_sampling_method == "near_pixel" and not args.smooth_pixel_range:
+        raise InputError("--smooth_pixel_range: not given; near_pixel expects a distance in pixels, such as 3")
+    if not math.isfinite(args.entropy_acc_threshold):
+        raise InputError(f"--entropy_acc_threshold: found {args.entropy_acc_threshold}, expected a finite number")
+    if args.entropy_type == "1-p" and args.entropy_log_scaling:
+        raise InputError("--entropy_log_scaling: not with --entropy_type 1-p, whose mean is negative")
+    if args.dataset_type == "llff":
+        raise InputError("--dataset_type llff: not supported yet, expected blender or dtu")
+    if args.render_only and args.eval_only:
+        raise InputError("--render_only and --eval_only: found both, expected one of them")
+
+
+def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
+    """What a user should know before the run starts."""
+    notes = []
+    for names, text in ((NO_EFFECT, "no effect (nor had they in the released code)"), (NOT_YET, "no effect yet")):
+        named = [name for name in names if name in given and getattr(args, name) is not False]
+        if named:
+            notes.append(f"options with {text}: {', '.join(named)}")
+    for term, weight, usual in (
+        ("smoothing", "smoothing_lambda", "1e-5"),
+        ("entropy", "entropy_ray_zvals_lambda", "1e-3"),
+    ):
+        if getattr(args, term) and weight not in given:
+            notes.append(
+                f"WARNING: {term} is on and {weight} is not set. Its default of 1 drowns the colour loss and "
+                f"training is likely to diverge; the shipped configs use about {usual}"
+            )
+    if args.precrop_iters and not args.no_batching:
+        notes.append("precrop_iters has no effect without no_batching (as released)")
+    if args.netdepth <= 5 or (args.netdepth_fine <= 5 and args.N_importance):
+        notes.append("a network of depth 5 or less has no skip connection")
+    return notes
+
+
+def as_config(args: argparse.Namespace) -> str:
+    """The options as the text of a config file that gives the same run."""
+    lines = []
+    for name, value in sorted(vars(args).items()):
+        if value is None or name == "config":
+            continue
+        lines.append(f"{name} = {value}")
+    return "\n".join(lines) + "\n"

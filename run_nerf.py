@@ -1,0 +1,324 @@
+"""Train InfoNeRF or NeRF on a few photographs: `python run_nerf.py --config FILE`.
+
+The loop, and what surrounds it: start or resume, progress, checkpoints, stopping in good order.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import build
+import checkpoint
+from errors import InputError
+from evaluate import mean_of, render_views
+from interrupt import Interrupt, Stopped
+from logs import ScalarLog, say, start_wandb
+from loss import Regularizer, loss_terms, needed_groups, total_loss
+from metrics import psnr_of_mse
+from options import as_config, parse_options
+from rays import UNSEEN, RaySampler
+from run_nerf_helpers import Networks, Sampling, render_groups
+from scene import Scene
+
+
+class NonFiniteLoss(Exception):
+    """A term of the loss became infinite or NaN; the message names step and term."""
+
+
+@dataclass
+class Trainer:
+    """What one step reads and changes. `step`: completed updates."""
+
+    networks: Networks
+    optimizer: torch.optim.Optimizer
+    sampler: RaySampler
+    regularizers: list[Regularizer]
+    sampling: Sampling
+    generators: build.Generators
+    chunk: int
+    netchunk: int
+    lrate: float
+    lrate_decay: float
+    step: int = 0
+
+    def train_step(self) -> tuple[dict, dict]:
+        """One update; returns the terms of the loss and the renderings that it was made from."""
+        number = self.step + 1
+        groups = needed_groups(self.regularizers, number)
+        batch = self.sampler.draw(number, groups, self.generators.pixels)
+        renderings = render_groups(
+            self.networks, batch.groups, self.sampling, self.generators.samples, self.chunk, self.netchunk
+        )
+        terms = loss_terms(renderings, batch.target, self.regularizers, number)
+        self.update(total_loss(terms), terms)
+        return {name: (weight, value.detach()) for name, (weight, value) in terms.items()}, renderings
+
+    def update(self, loss: torch.Tensor, terms: dict) -> None:
+        if not torch.isfinite(loss):
+            bad = [name for name, (_, value) in terms.items() if not torch.isfinite(value)] or ["the sum of all"]
+            raise NonFiniteLoss(f"step {self.step + 1}: the loss term {', '.join(bad)} is not finite")
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.lrate, self.lrate_decay, self.step)
+        self.step += 1
+
+
+def learning_rate(lrate: float, lrate_decay: float, step: int) -> float:
+    """A tenth every `lrate_decay` thousand steps. After an update, `step` is the number of updates
+    before it: the released code's convention."""
+    return lrate * 0.1 ** (step / (lrate_decay * 1000))
+
+
+def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -> Trainer:
+    generators = build.build_generators(args.seed, device)
+    networks = build.build_networks(args, device, generators.weights)
+    return Trainer(
+        networks=networks,
+        optimizer=torch.optim.Adam(networks.parameters(), lr=args.lrate, betas=(0.9, 0.999)),
+        sampler=build.build_sampler(args, scene, device),
+        regularizers=build.build_regularizers(args),
+        sampling=build.build_sampling(args),
+        generators=generators,
+        chunk=args.chunk,
+        netchunk=args.netchunk,
+        lrate=args.lrate,
+        lrate_decay=args.lrate_decay,
+    )
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    return Path(args.basedir) / args.expname
+
+
+def find_checkpoint(args: argparse.Namespace) -> checkpoint.Checkpoint | None:
+    """The checkpoint to start from: ft_path, else the one asked for, else the newest of the run."""
+    if args.no_reload:
+        return None
+    path = args.ft_path or checkpoint.latest(run_folder(args))
+    if args.ckpt_render_iter and (args.render_only or args.eval_only):
+        path = checkpoint.path_of(run_folder(args), args.ckpt_render_iter)
+    return checkpoint.read(path) if path else None
+
+
+def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namespace) -> None:
+    """Go on exactly where a checkpoint stands, as far as it says where that is."""
+    checkpoint.load_networks(found, trainer.networks)
+    if not checkpoint.load_optimizer(found, trainer.optimizer):
+        say(f"{found.path}: holds no optimizer state, starting it afresh")
+    trainer.step = found.step
+    if not found.ours:
+        say(f"{found.path}: holds no generator state (a file of another program): the draws start from the seed")
+        return
+    trainer.sampler.load_state_dict(found.content["sampler"])
+    if not trainer.generators.load_state_dict(found.content["random_states"]):
+        say(f"{found.path}: was trained on another kind of device: the jitter of samples starts from the seed")
+    for name, value in found.content["options"].items():
+        now = getattr(args, name, value)
+        if now != value and name not in ("config", "ft_path", "no_reload", "basedir", "datadir", "device"):
+            say(f"changed since the checkpoint: {name} was {value}, now {now}")
+
+
+def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device: torch.device) -> None:
+    """A few lines on what was loaded."""
+    train = " ".join(scene.view_names[view] for view in scene.train[:8]) + (" ..." if len(scene.train) > 8 else "")
+    sizes = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    terms = [name for name in ("entropy", "smoothing") if getattr(args, name)]
+    lines = {
+        "scene": f"{scene.name} ({args.dataset_type}), {scene.width} x {scene.height}, "
+        f"near {scene.near:g}, far {scene.far:g}, {'white' if scene.white_background else 'black'} background",
+        "views": f"{len(scene.train)} to train on ({train}), {len(scene.test)} to test on, "
+        f"{len(scene.unseen)} poses in the unseen pool",
+        "networks": " + ".join(f"{size:,}" for size in sizes) + " parameters",
+        "losses": " + ".join(["colour", *terms]),
+        "run": f"{run_folder(args)}, device {device} ({place}), seed {args.seed}",
+    }
+    for name, text in lines.items():
+        say(f"{name:<10}{text}")
+    for note in scene.notes:
+        say(f"{'note':<10}{note}")
+
+
+def scalars_of(trainer: Trainer, terms: dict, renderings: dict, threshold: float, rays_per_second: float) -> dict:
+    """What TensorBoard shows of a step."""
+    scalars = {"loss/total": float(total_loss(terms))}
+    for name, (weight, value) in terms.items():
+        scalars[f"loss/{name}"] = float(value)
+        scalars[f"loss_weighted/{name}"] = weight * float(value)
+    for which in ("fine", "coarse"):
+        if f"colour_{which}" in terms:
+            scalars[f"psnr/{which}"] = psnr_of_mse(float(terms[f"colour_{which}"][1]))
+    if UNSEEN in renderings:
+        passing = renderings[UNSEEN].fine.acc > threshold
+        scalars["entropy/unseen_rays_passing_mask"] = float(passing.float().mean())
+    scalars["learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
+    scalars["rays_per_second"] = rays_per_second
+    return scalars
+
+
+def save(trainer: Trainer, args: argparse.Namespace) -> Path:
+    return checkpoint.save(
+        run_folder(args),
+        trainer.step,
+        trainer.networks,
+        trainer.optimizer,
+        options=vars(args),
+        random_states=trainer.generators.state_dict(),
+        sampler=trainer.sampler.state_dict(),
+    )
+
+
+def due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: ScalarLog, interrupt: Interrupt) -> None:
+    """Steps until N_iters, with a line, scalars, checkpoints and test views when they are due."""
+    bar = tqdm(total=args.N_iters, initial=trainer.step, unit="step", desc="training", dynamic_ncols=True,
+               mininterval=0.2 if sys.stderr.isatty() else 30)
+    with bar:
+        while trainer.step < args.N_iters:
+            start = time.perf_counter()
+            with interrupt.held():
+                terms, renderings = trainer.train_step()
+                n_rays = sum(len(rendering.fine.acc) for rendering in renderings.values())
+                loss, mse = float(total_loss(terms)), float(terms["colour_fine"][1])
+                rate = n_rays / (time.perf_counter() - start)
+                step = trainer.step
+                bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr_of_mse(mse):.2f}", rays=f"{rate:.0f}/s", refresh=False)
+                bar.update()
+                if due(step, args.i_print) or (log.wandb_run and due(step, args.i_wandb)):
+                    scalars = scalars_of(trainer, terms, renderings, args.entropy_acc_threshold, rate)
+                    if due(step, args.i_wandb):
+                        log.wandb(step, scalars)
+                    if due(step, args.i_print):
+                        log.tensorboard(step, scalars)
+                        parts = "  ".join(f"{name} {float(value):.3g}" for name, (_, value) in terms.items())
+                        say(f"step {step}  loss {loss:.4f}  psnr {psnr_of_mse(mse):.2f}  {parts}  {rate:.0f} rays/s")
+                if due(step, args.i_weights) or step == args.N_iters:
+                    say(f"saved {save(trainer, args)}")
+            if due(step, args.i_testset):
+                results = evaluate(trainer.networks, args, scene, step, scene.test, "testset")
+                log.tensorboard(step, {f"test/{name}": value for name, value in results.items()})
+
+
+def evaluate(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, views, kind: str) -> dict:
+    """Render views to basedir/expname/KIND_STEP; says and returns the mean of each metric."""
+    folder = run_folder(args) / f"{kind}_{step:06d}"
+    results = mean_of(
+        render_views(
+            networks,
+            scene,
+            views,
+            folder,
+            sampling=build.build_sampling(args),
+            chunk=args.chunk,
+            netchunk=args.netchunk,
+            pixel_center=args.pixel_center,
+            device=next(networks.coarse.parameters()).device,
+            factor=args.render_factor,
+        )
+    )
+    means = "  ".join(f"{name} {value:.2f}" for name, value in results.items())
+    say(f"step {step}: mean of {len(views)} views: {means}; images in {folder}")
+    return results
+
+
+def run_rendering(args: argparse.Namespace, scene: Scene, device: torch.device) -> None:
+    """render_only and eval_only: nothing is trained, no checkpoint is written."""
+    found = find_checkpoint(args)
+    if found is None:
+        raise InputError(f"{run_folder(args)}: found no checkpoint to render, expected a trained run or --ft_path")
+    networks = build.build_networks(args, device, torch.Generator().manual_seed(args.seed))
+    checkpoint.load_networks(found, networks)
+    describe(args, scene, networks, device)
+    say(f"rendering {found.path}, step {found.step}")
+    which = "train" if args.render_train and args.render_only else "test"
+    kind = f"renderonly_{which}" if args.render_only else "testset"
+    evaluate(networks, args, scene, found.step, getattr(scene, which), kind)
+
+
+def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, argv: list[str]) -> int:
+    trainer = make_trainer(args, scene, device)
+    describe(args, scene, trainer.networks, device)
+    found = find_checkpoint(args)
+    if found:
+        resume(trainer, found, args)
+        say(f"going on from {found.path}, step {trainer.step}")
+    if trainer.step >= args.N_iters:
+        say(f"nothing to do: step {trainer.step} of N_iters {args.N_iters} is reached")
+        return 0
+    prepare_folder(args, trainer.step)
+    wandb_run = start_wandb(args.expname, args.wandb_group, vars(args), run_folder(args)) if args.wandb else None
+    log = ScalarLog(run_folder(args), trainer.step, wandb_run)
+    try:
+        with Interrupt() as interrupt:
+            train(trainer, args, scene, log, interrupt)
+    except Stopped as stopped:
+        say(f"{stopped}: saved {save(trainer, args)}; to go on:\n  {resume_command(args, argv)}")
+        return stopped.status
+    finally:
+        log.close()
+    say(f"done: {trainer.step} steps, {run_folder(args)}")
+    return 0
+
+
+def prepare_folder(args: argparse.Namespace, step: int) -> None:
+    """The first thing that is written: the run's folder and its options, as a config file."""
+    folder = run_folder(args)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "args.txt").write_text(as_config(args))
+        aside = checkpoint.set_aside(folder, step)
+    except OSError as error:
+        raise InputError(f"--basedir {args.basedir}: cannot write to {folder} ({error.strerror})") from error
+    if aside:
+        say(f"checkpoints later than step {step} are now in {aside}")
+
+
+def resume_command(args: argparse.Namespace, argv: list[str]) -> str:
+    """The command that goes on from the newest checkpoint of this run."""
+    words = ["python", "run_nerf.py", *argv]
+    if args.no_reload:
+        words += ["--no_reload", "False"]
+    if args.ft_path:
+        words += ["--ft_path", str(checkpoint.latest(run_folder(args)))]
+    return shlex.join(words)
+
+
+def run(argv: list[str]) -> int:
+    args, notes = parse_options(argv)
+    device = build.build_device(args.device)
+    scene = build.build_scene(args)
+    for note in notes:
+        say(note)
+    if args.render_only or args.eval_only:
+        run_rendering(args, scene, device)
+        return 0
+    return run_training(args, scene, device, argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the loss is not finite, 2 a file or option cannot be used, 130 or 143 stopped."""
+    try:
+        return run(sys.argv[1:] if argv is None else argv)
+    except InputError as error:
+        print(f"run_nerf.py: error: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteLoss as error:
+        print(f"run_nerf.py: {error}; the last checkpoint stands", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

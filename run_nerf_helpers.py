@@ -1,0 +1,287 @@
+"""The NeRF: positional encoding, MLP, depths along rays, compositing, rendering.
+
+Axes: r rays, s samples along a ray, c colour. Depths z are multiples of the un-normalised ray
+direction. Randomness is a torch.Generator argument; None means deterministic. Nothing here knows
+options, data sets or devices: results lie where the rays lie.
+Source: NeRF (Mildenhall et al., ECCV 2020), as in the released InfoNeRF (CVPR 2022).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rays import Rays, cat_rays
+
+SKIP = 4  # the encoded point joins the input of the layer after this one
+
+
+def positional_encoding(x: Tensor, n_freqs: int | None) -> Tensor:
+    """... 3 -> ... 3+6L: x, sin x, cos x, sin 2x, cos 2x, sin 4x, ... (no pi). None leaves x as it is."""
+    if n_freqs is None:
+        return x
+    angles = x[..., None, :] * (2.0 ** torch.arange(n_freqs, device=x.device, dtype=x.dtype))[:, None]
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-2)  # ... L 2 3
+    return torch.cat([x, waves.flatten(-3)], dim=-1)
+
+
+def encoded_size(n_freqs: int | None) -> int:
+    return 3 if n_freqs is None else 3 + 6 * n_freqs
+
+
+class NeRF(nn.Module):
+    """The MLP: points and viewing directions -> raw colour and raw density.
+
+    Layer names and their order are those of nerf-pytorch, so that weights and optimizer states
+    interchange; for the same reason `views_linears` exists (unused) without viewing directions.
+    A depth of 5 or less has no skip connection. PyTorch's default initialisation of linear layers,
+    drawn from `generator`.
+
+    multires, multires_views: numbers of frequencies, None for no encoding.
+    output_ch: outputs without viewing directions; the first four are colour and density.
+    """
+
+    def __init__(self, depth: int = 8, width: int = 256, multires: int | None = 10, multires_views: int | None = 4,
+                 use_viewdirs: bool = True, output_ch: int = 4, generator: torch.Generator | None = None):
+        super().__init__()
+        self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
+        point, view = encoded_size(multires), encoded_size(multires_views) if use_viewdirs else 0
+        self.pts_linears = nn.ModuleList(
+            linear(point if i == 0 else width + point * (i == SKIP + 1), width, generator) for i in range(depth)
+        )
+        self.views_linears = nn.ModuleList([linear(width + view, width // 2, generator)])
+        if use_viewdirs:
+            self.feature_linear = linear(width, width, generator)
+            self.alpha_linear = linear(width, 1, generator)
+            self.rgb_linear = linear(width // 2, 3, generator)
+        else:
+            self.output_linear = linear(width, output_ch, generator)
+
+    def forward(self, points: Tensor, viewdirs: Tensor) -> tuple[Tensor, Tensor]:
+        """points r s 3, viewdirs r 3 -> raw colour r s 3, raw density r s."""
+        encoded = positional_encoding(points, self.multires)
+        h = encoded
+        for i, layer in enumerate(self.pts_linears):
+            h = layer(torch.cat([encoded, h], dim=-1) if i == SKIP + 1 else h).relu()
+        if not self.use_viewdirs:
+            output = self.output_linear(h)
+            return output[..., :3], output[..., 3]
+        views = positional_encoding(viewdirs, self.multires_views)
+        views = views[:, None].expand(*points.shape[:2], -1)
+        colour = self.views_linears[0](torch.cat([self.feature_linear(h), views], dim=-1)).relu()
+        return self.rgb_linear(colour), self.alpha_linear(h)[..., 0]
+
+
+def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
+    """nn.Linear with PyTorch's default initialisation, which is uniform within 1/sqrt(n_in)."""
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    for parameter in (layer.weight, layer.bias):
+        nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5, generator=generator)
+    return layer
+
+
+# Depths along a ray (section 5 of the method).
+
+
+def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def coarse_depths(rays: Rays, n_samples: int, lindisp: bool = False, u: Tensor | None = None) -> Tensor:
+    """r s depths from near to far, evenly spaced in depth or disparity.
+
+    With u (r s, in 0..1), one in each interval between the midpoints; the first and last interval end at
+    near and far.
+    """
+    t = torch.linspace(0, 1, n_samples, dtype=rays.origins.dtype, device=rays.origins.device)
+    if lindisp:
+        z = 1 / ((1 - t) / rays.near + t / rays.far)
+    else:
+        z = rays.near * (1 - t) + rays.far * t
+    z = z.expand(len(rays), n_samples)
+    if u is None:
+        return z
+    middle = (z[:, 1:] + z[:, :-1]) / 2
+    lower, upper = torch.cat([z[:, :1], middle], dim=-1), torch.cat([middle, z[:, -1:]], dim=-1)
+    return lower + (upper - lower) * u
+
+
+def sample_pdf(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
+    """Inverse-transform sampling of a piecewise constant density.
+
+    edges r b+1, weights r b (not normalised), u r n in 0..1 -> r n positions.
+    """
+    weights = weights + 1e-5
+    cdf = torch.cumsum(weights / weights.sum(-1, keepdim=True), dim=-1)
+    cdf = torch.cat([torch.zeros_like(cdf[:, :1]), cdf], dim=-1)
+    above = torch.searchsorted(cdf, u.contiguous(), right=True)
+    below, above = (above - 1).clamp_min(0), above.clamp_max(cdf.shape[-1] - 1)
+    cdf_below, edge_below = cdf.gather(-1, below), edges.gather(-1, below)
+    mass = cdf.gather(-1, above) - cdf_below
+    mass = torch.where(mass < 1e-5, torch.ones_like(mass), mass)
+    return edge_below + (u - cdf_below) / mass * (edges.gather(-1, above) - edge_below)
+
+
+def fine_depths(z: Tensor, weights: Tensor, u: Tensor) -> Tensor:
+    """Coarse depths and weights (r s), u (r n) -> sorted union of z and n new depths, r s+n. No gradient."""
+    middle = (z[:, 1:] + z[:, :-1]) / 2
+    return torch.cat([z, sample_pdf(middle, weights[:, 1:-1], u)], dim=-1).sort(dim=-1).values.detach()
+
+
+# Compositing (section 6 of the method).
+
+
+class Composite(NamedTuple):
+    """What one pass sees along each ray: rgb r 3; depth (z-depth), acc (accumulated opacity), disparity r;
+    weights and alpha r s."""
+
+    rgb: Tensor
+    depth: Tensor
+    acc: Tensor
+    disparity: Tensor
+    weights: Tensor
+    alpha: Tensor
+
+
+class Rendering(NamedTuple):
+    """Both passes. `fine` is the last one; without importance sampling the only one, and `coarse` None."""
+
+    coarse: Composite | None
+    fine: Composite
+
+
+def composite(
+    raw_rgb: Tensor, raw_density: Tensor, z: Tensor, directions: Tensor,
+    noise: Tensor | None = None, white_background: bool = False,
+) -> Composite:
+    """Volume rendering: raw colour r s 3, raw density r s, depths r s, directions r 3, noise on the density r s."""
+    delta = torch.cat([z[:, 1:] - z[:, :-1], torch.full_like(z[:, :1], 1e10)], dim=-1)
+    delta = delta * directions.norm(dim=-1, keepdim=True)
+    density = (raw_density if noise is None else raw_density + noise).relu()
+    alpha = 1 - torch.exp(-density * delta)
+    through = torch.cumprod(1 - alpha + 1e-10, dim=-1)
+    weights = alpha * torch.cat([torch.ones_like(through[:, :1]), through[:, :-1]], dim=-1)
+    rgb = (weights[..., None] * raw_rgb.sigmoid()).sum(-2)
+    acc = weights.sum(-1)
+    depth = (weights * z).sum(-1)
+    if white_background:
+        rgb = rgb + (1 - acc[:, None])
+    tiny = torch.finfo(acc.dtype).tiny
+    disparity = acc / torch.maximum(depth, 1e-10 * acc).clamp_min(tiny)  # 1/max(1e-10, depth/acc); 0 if empty
+    return Composite(rgb, depth, acc, disparity, weights, alpha)
+
+
+# Rendering.
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How rays are sampled: numbers of coarse and fine samples, and the training-time randomness."""
+
+    n_samples: int
+    n_importance: int
+    lindisp: bool = False
+    white_background: bool = False
+    perturb: bool = True  # only with a generator, as the noise
+    noise_std: float = 0.0
+
+
+class Networks(NamedTuple):
+    """The two NeRFs. Without importance sampling there is no fine one."""
+
+    coarse: NeRF
+    fine: NeRF | None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """In the order of the released optimizer: coarse, then fine."""
+        return [parameter for network in self if network is not None for parameter in network.parameters()]
+
+
+def query(network: NeRF, rays: Rays, z: Tensor, netchunk: int) -> tuple[Tensor, Tensor]:
+    """Raw colour (r s 3) and density (r s) at depths z (r s), about `netchunk` points at a time."""
+    block = max(1, netchunk // z.shape[1])
+    parts = [
+        network(part.origins[:, None] + part.directions[:, None] * depths[..., None], part.viewdirs)
+        for part, depths in zip(rays.split(block), z.split(block), strict=True)
+    ]
+    raw_rgb, raw_density = zip(*parts, strict=True)
+    return torch.cat(raw_rgb), torch.cat(raw_density)
+
+
+def render_pass(network: NeRF, rays: Rays, z: Tensor, sampling: Sampling, netchunk: int, generator) -> Composite:
+    """One network along the rays at depths z (r s)."""
+    raw_rgb, raw_density = query(network, rays, z, netchunk)
+    noise = None
+    if generator is not None and sampling.noise_std > 0:
+        noise = sampling.noise_std * torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+    return composite(raw_rgb, raw_density, z, rays.directions, noise, sampling.white_background)
+
+
+def render_rays(
+    networks: Networks, rays: Rays, sampling: Sampling,
+    generator: torch.Generator | None = None, netchunk: int = 65536,
+) -> Rendering:
+    """Coarse pass, resampling, fine pass. The generator, on the rays' device, makes it random: draws are
+    made in the order coarse depths, coarse noise, fine depths, fine noise."""
+    random = generator is not None and sampling.perturb
+    n, like = len(rays), rays.origins
+    u = uniform((n, sampling.n_samples), like, generator) if random else None
+    z = coarse_depths(rays, sampling.n_samples, sampling.lindisp, u)
+    coarse = render_pass(networks.coarse, rays, z, sampling, netchunk, generator)
+    if not sampling.n_importance:
+        return Rendering(None, coarse)
+    if random:
+        u = uniform((n, sampling.n_importance), like, generator)
+    else:
+        u = torch.linspace(0, 1, sampling.n_importance, dtype=like.dtype, device=like.device).expand(n, -1)
+    z = fine_depths(z, coarse.weights.detach(), u)
+    return Rendering(coarse, render_pass(networks.fine, rays, z, sampling, netchunk, generator))
+
+
+def render_groups(
+    networks: Networks, groups: dict[str, Rays], sampling: Sampling,
+    generator: torch.Generator | None, chunk: int, netchunk: int,
+) -> dict[str, Rendering]:
+    """Render all groups together, `chunk` rays at a time, and hand each group its own."""
+    blocks = cat_rays(groups.values()).split(chunk)
+    parts = [render_rays(networks, block, sampling, generator, netchunk) for block in blocks]
+    sizes = [len(rays) for rays in groups.values()]
+    coarse, fine = (divide(join(list(passes)), sizes) for passes in zip(*parts, strict=True))
+    return {group: Rendering(*passes) for group, *passes in zip(groups, coarse, fine, strict=True)}
+
+
+def join(parts: list[Composite | None]) -> Composite | None:
+    if len(parts) == 1 or parts[0] is None:
+        return parts[0]
+    return Composite(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+
+def divide(whole: Composite | None, sizes: list[int]) -> list[Composite | None]:
+    if whole is None:
+        return [None] * len(sizes)
+    return [Composite(*fields) for fields in zip(*(field.split(sizes) for field in whole), strict=True)]
+
+
+class Image(NamedTuple):
+    """A rendered view: rgb h w 3; depth (z-depth), acc, disparity h w."""
+
+    rgb: Tensor
+    depth: Tensor
+    acc: Tensor
+    disparity: Tensor
+
+
+@torch.no_grad()
+def render_image(
+    networks: Networks, rays: Rays, height: int, width: int, sampling: Sampling,
+    chunk: int, netchunk: int, progress: Callable[[int], None] = lambda n: None,
+) -> Image:
+    """Render height*width rays, `chunk` at a time; `progress` hears how many rays each chunk had."""
+    parts = []
+    for block in rays.split(chunk):
+        fine = render_rays(networks, block, sampling, None, netchunk).fine
+        parts.append((fine.rgb, fine.depth, fine.acc, fine.disparity))
+        progress(len(block))
+    return Image(*(torch.cat(field).unflatten(0, (height, width)) for field in zip(*parts, strict=True)))

@@ -1,0 +1,124 @@
+"""Small scenes and networks for tests: in memory, and as files of both data sets."""
+
+import json
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+
+from run_nerf_helpers import NeRF, Networks
+from scene import Scene
+
+HEIGHT, WIDTH = 8, 10
+
+
+def look_at_origin(azimuth: float, elevation: float, radius: float = 4.0) -> np.ndarray:
+    """A 4 x 4 camera-to-world pose that looks at the origin, z up; angles in degrees."""
+    a, e = np.radians([azimuth, elevation])
+    position = radius * np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
+    back = position / radius
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3] = np.stack([right, np.cross(back, right), back, position], axis=1)
+    return pose
+
+
+def poses_around(n: int, first: float = 0.0) -> list[np.ndarray]:
+    return [look_at_origin(first + 360.0 * i / n, 15.0 + 5.0 * i) for i in range(n)]
+
+
+def random_pixels(seed: int, channels: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def memory_scene(n_views: int = 6, train=(0, 1), white: bool = False) -> Scene:
+    """Views of random pixels around the origin, with intrinsics that differ from view to view."""
+    views = range(n_views)
+    intrinsics = np.array([[12.0 + 0.1 * v, 11.0 - 0.1 * v, 5.0 + 0.2 * v, 4.0] for v in views])
+    return Scene(
+        name="memory",
+        view_names=tuple(f"v_{view}" for view in views),
+        poses=np.stack([pose[:3] for pose in poses_around(n_views)]),
+        intrinsics=intrinsics,
+        height=HEIGHT,
+        width=WIDTH,
+        near=2.0,
+        far=6.0,
+        white_background=white,
+        train=tuple(train),
+        val=(n_views - 1,),
+        test=(n_views - 1,),
+        unseen=tuple(views),
+        read_image=lambda view: random_pixels(view, 3).astype(np.float32) / 255,
+    )
+
+
+def small_networks(n_importance: int, use_viewdirs: bool, dtype=torch.float64, depth: int = 6, width: int = 8):
+    """Two networks of random weights whose densities are positive at about half of all points."""
+    generator = torch.Generator().manual_seed(7)
+
+    def network():
+        net = NeRF(depth, width, multires=2, multires_views=1, use_viewdirs=use_viewdirs,
+                   output_ch=5 if n_importance else 4, generator=generator)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(1.7)
+        return net.to(dtype)
+
+    return Networks(network(), network() if n_importance else None)
+
+
+def write_blender(folder, counts=(4, 8, 16), channels: int = 4, height: int = HEIGHT, width: int = WIDTH):
+    """A scene in the layout of NeRF synthetic, `counts` views for train, val and test."""
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        (folder / split).mkdir(parents=True)
+        frames = []
+        for i, pose in enumerate(poses_around(count, first=7.0)):
+            iio.imwrite(folder / split / f"r_{i}.png", random_pixels(1000 * len(split) + i, channels, height, width))
+            frames.append({"file_path": f"./{split}/r_{i}", "rotation": 0.1, "transform_matrix": pose.tolist()})
+        content = {"camera_angle_x": 0.6911112070083618, "frames": frames}
+        (folder / f"transforms_{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def dtu_cameras(n: int) -> list[dict]:
+    """Intrinsics (3 3), OpenGL pose (4 4, in the scaled world) and the scale matrix (4 4) of n cameras."""
+    scale = np.diag([2.0, 3.0, 4.0, 1.0])
+    scale[:3, 3] = [0.5, -0.25, 1.0]
+    return [
+        {
+            "k": np.array([[20.0 + i, 0, 5.2], [0, 21.0 + i, 3.9], [0, 0, 1]]),
+            "pose": look_at_origin(30.0 * i, 10.0 + 3 * i, radius=2.5),
+            "scale": scale,
+        }
+        for i in range(n)
+    ]
+
+
+def dtu_projection(camera: dict) -> np.ndarray:
+    """The world matrix (4 4) whose loading gives the camera back: the loader's mathematics run backwards."""
+    flip = np.diag([1.0, -1.0, -1.0, 1.0])
+    pose = flip @ camera["pose"] @ flip  # OpenCV
+    centre = np.diag(camera["scale"])[:3] * pose[:3, 3] + camera["scale"][:3, 3]
+    rotation = pose[:3, :3].T
+    world = np.eye(4)
+    world[:3] = camera["k"] @ np.concatenate([rotation, -rotation @ centre[:, None]], axis=1)
+    return 1.7 * world  # a projection is known up to scale
+
+
+def write_dtu(folder, n: int = 6, masks: bool = True):
+    """A scan in the layout of DTU; masks are white in their left half."""
+    (folder / "image").mkdir(parents=True)
+    matrices = {}
+    for i, camera in enumerate(dtu_cameras(n)):
+        iio.imwrite(folder / "image" / f"{i:06d}.png", random_pixels(i, 3))
+        matrices[f"world_mat_{i}"], matrices[f"scale_mat_{i}"] = dtu_projection(camera), camera["scale"]
+    np.savez(folder / "cameras.npz", **matrices)
+    if masks:
+        (folder / "mask").mkdir()
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        mask[:, : WIDTH // 2] = 255
+        for i in range(n):
+            iio.imwrite(folder / "mask" / f"{i:03d}.png", mask)
+    return folder

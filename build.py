@@ -109,7 +109,8 @@ def build_networks(args: argparse.Namespace, device: torch.device, generator: to
             use_viewdirs=args.use_viewdirs,
             output_ch=5 if args.N_importance else 4,
             generator=generator,
-        ).to(device)
+            device=device,
+        )
 
     coarse = network(args.netdepth, args.netwidth)
     return Networks(coarse, network(args.netdepth_fine, args.netwidth_fine) if args.N_importance else None)

@@ -73,7 +73,8 @@ class Cameras(NamedTuple):
 
     def rays(self, pixels: Pixels) -> Rays:
         """The rays through `pixels`, which may lie outside the image (section 2 of the method)."""
-        poses, (fx, fy, cx, cy) = self.poses[pixels.pose], self.intrinsics[pixels.pose].unbind(-1)
+        poses = self.poses[pixels.pose]
+        fx, fy, cx, cy = self.intrinsics[pixels.pose].unbind(-1)
         x = (pixels.cols + self.pixel_center - cx) / fx
         y = -(pixels.rows + self.pixel_center - cy) / fy
         in_camera = torch.stack([x, y, -torch.ones_like(x)], dim=-1)
@@ -151,8 +152,8 @@ class MovedPose:
     def moved(self, part: Drawn, generator: torch.Generator) -> Rays:
         rays, pixels, cameras = part
         normal = torch.randn(len(cameras.poses), 3, generator=generator)
-        origins = rays.origins + (self.scale * normal).to(rays.origins)[pixels.pose]
-        return Rays(origins, rays.directions, rays.near, rays.far)
+        move = (self.scale * normal).to(rays.origins)[pixels.pose]
+        return Rays(rays.origins + move, rays.directions, rays.near, rays.far)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class NearPixel:
     reach: int
 
     def near(self, parts: list[Drawn], generator: torch.Generator) -> list[Rays]:
-        distance = int(torch.randint(1, self.reach + 1, (1,), generator=generator))
+        distance = random_integer(1, self.reach + 1, generator)
         return [self.stepped(part, distance, generator) for part in parts]
 
     def stepped(self, part: Drawn, distance: int, generator: torch.Generator) -> Rays:
@@ -201,6 +202,11 @@ def central_crop(height: int, width: int, fraction: float) -> Crop:
     return Crop(height // 2 - half_h, width // 2 - half_w, max(2 * half_h, 1), max(2 * half_w, 1))
 
 
+def random_integer(low: int, high: int, generator: torch.Generator) -> int:
+    """Uniform on low..high-1."""
+    return int(torch.randint(low, high, (1,), generator=generator))
+
+
 def distinct_integers(n: int, high: int, generator: torch.Generator) -> Tensor:
     """`n` different integers of 0..high-1, uniform and in random order, on the CPU.
 
@@ -234,7 +240,7 @@ class Epochs:
         parts = []
         while size:
             if self.cursor == self.n:
-                self.shuffle(int(torch.randint(2**62, (1,), generator=generator)))
+                self.shuffle(random_integer(0, 2**62, generator))
             taken = self.order[self.cursor : self.cursor + size]
             self.cursor += len(taken)
             size -= len(taken)
@@ -300,7 +306,7 @@ class RaySampler:
             pose, index = index // len(area), index % len(area)
         else:
             area = self.crop if step < self.crop_until else self.whole
-            pose = torch.randint(n_poses, (1,), generator=generator).expand(n_rays)
+            pose = torch.full((n_rays,), random_integer(0, n_poses, generator))
             index = distinct_integers(n_rays, len(area), generator)
         pose, index = pose.to(self.images.device), index.to(self.images.device)
         return Pixels(pose, *area.pixel(index))

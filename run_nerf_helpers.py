@@ -37,27 +37,32 @@ class NeRF(nn.Module):
     Layer names and their order are those of nerf-pytorch, so that weights and optimizer states
     interchange; for the same reason `views_linears` exists (unused) without viewing directions.
     A depth of 5 or less has no skip connection. PyTorch's default initialisation of linear layers,
-    drawn from `generator`.
+    drawn on the CPU from `generator`, so that a seed gives the same weights on every device.
 
     multires, multires_views: numbers of frequencies, None for no encoding.
     output_ch: outputs without viewing directions; the first four are colour and density.
     """
 
     def __init__(self, depth: int = 8, width: int = 256, multires: int | None = 10, multires_views: int | None = 4,
-                 use_viewdirs: bool = True, output_ch: int = 4, generator: torch.Generator | None = None):
+                 use_viewdirs: bool = True, output_ch: int = 4, generator: torch.Generator | None = None,
+                 device: torch.device | None = None):
         super().__init__()
+
+        def linear(n_in: int, n_out: int) -> nn.Linear:
+            return make_linear(n_in, n_out, generator, device)
+
         self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
         point, view = encoded_size(multires), encoded_size(multires_views) if use_viewdirs else 0
         self.pts_linears = nn.ModuleList(
-            linear(point if i == 0 else width + point * (i == SKIP + 1), width, generator) for i in range(depth)
+            linear(point if i == 0 else width + point * (i == SKIP + 1), width) for i in range(depth)
         )
-        self.views_linears = nn.ModuleList([linear(width + view, width // 2, generator)])
+        self.views_linears = nn.ModuleList([linear(width + view, width // 2)])
         if use_viewdirs:
-            self.feature_linear = linear(width, width, generator)
-            self.alpha_linear = linear(width, 1, generator)
-            self.rgb_linear = linear(width // 2, 3, generator)
+            self.feature_linear = linear(width, width)
+            self.alpha_linear = linear(width, 1)
+            self.rgb_linear = linear(width // 2, 3)
         else:
-            self.output_linear = linear(width, output_ch, generator)
+            self.output_linear = linear(width, output_ch)
 
     def forward(self, points: Tensor, viewdirs: Tensor) -> tuple[Tensor, Tensor]:
         """points r s 3, viewdirs r 3 -> raw colour r s 3, raw density r s."""
@@ -74,11 +79,12 @@ class NeRF(nn.Module):
         return self.rgb_linear(colour), self.alpha_linear(h)[..., 0]
 
 
-def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
+def make_linear(n_in: int, n_out: int, generator: torch.Generator | None, device) -> nn.Linear:
     """nn.Linear with PyTorch's default initialisation, which is uniform within 1/sqrt(n_in)."""
-    layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
-    for parameter in (layer.weight, layer.bias):
-        nn.init.uniform_(parameter, -(n_in**-0.5), n_in**-0.5, generator=generator)
+    layer = nn.Linear(n_in, n_out, device="meta")  # draws nothing from the global generator
+    for name, parameter in list(layer.named_parameters()):
+        values = torch.empty(parameter.shape).uniform_(-(n_in**-0.5), n_in**-0.5, generator=generator)
+        setattr(layer, name, nn.Parameter(values.to(device)))
     return layer
 
 

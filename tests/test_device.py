@@ -1,0 +1,86 @@
+"""Device discipline without a GPU: on a pretended device, a tensor left on the CPU is an error.
+
+Under torch's FakeTensorMode tensors have shapes and devices but no values, so the draws that decide
+something are replaced by constants; everything else of a step and of a rendering is the real code.
+The device is CUDA where torch is built with it. A CPU build cannot index tensors of a device that it
+was built without; there, a device registered for the purpose stands in.
+"""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+import build
+import rays
+from options import parse_options
+from rays import cameras_of, image_rays
+from run_nerf import make_trainer
+from run_nerf_helpers import render_image
+from scenes import HEIGHT, WIDTH, memory_scene
+
+
+def pretend() -> torch.device:
+    if torch.backends.cuda.is_built():
+        return torch.device("cuda:0")
+    _setup_privateuseone_for_python_backend("pretended")
+    return torch.device("pretended:0")
+
+
+DEVICE = pretend()
+TINY = [
+    "--expname", "t", "--datadir", "d", "--dataset_type", "blender", "--netwidth", "8", "--netwidth_fine", "8",
+    "--N_rand", "6", "--N_entropy", "4", "--N_samples", "4", "--white_bkgd", "--entropy", "--chunk", "16",
+    "--entropy_ray_zvals_lambda", "0.1", "--smoothing", "--smoothing_lambda", "0.1", "--smooth_pixel_range", "2",
+    "--raw_noise_std", "1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def pretended_device(monkeypatch):
+    monkeypatch.setattr(rays, "random_integer", lambda low, high, generator: low)
+    monkeypatch.setattr(rays, "distinct_integers", lambda n, high, generator: torch.arange(n))
+    monkeypatch.setattr(torch, "isfinite", lambda loss: True)
+    cpu_generators = build.build_generators(0, torch.device("cpu"))
+    monkeypatch.setattr(build, "build_generators", lambda seed, device: cpu_generators)
+    with FakeTensorMode():
+        yield
+
+
+def test_a_tensor_left_on_the_cpu_is_found(pretended_device):
+    """The method itself: mixing devices fails as it would on a GPU."""
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(3, device=DEVICE) + torch.ones(3)
+
+
+@pytest.mark.parametrize("extra", [
+    ["--no_batching", "--N_importance", "5", "--use_viewdirs"],
+    ["--no_batching", "--smooth_sampling_method", "near_pixel", "--precrop_iters", "9"],
+    ["--N_importance", "5", "--near_c2w_type", "random_pos"],
+    ["--no_batching", "--smoothing_activation", "softmax", "--entropy_type", "1-p", "--lindisp"],
+], ids=" ".join)  # fmt: skip
+def test_training_step_stays_on_the_device(pretended_device, extra):
+    args, _ = parse_options(TINY + extra)
+    trainer = make_trainer(args, memory_scene(), DEVICE)
+    for _ in range(2):  # the second step has an optimizer state
+        terms, renderings = trainer.train_step()
+    assert trainer.step == 2
+    assert all(value.device == DEVICE for _, value in terms.values())
+    assert set(renderings) == {"seen", "unseen", "seen_near", "unseen_near"}
+    assert all(field.device == DEVICE for rendering in renderings.values() for field in rendering.fine)
+    gradients = [parameter.grad for parameter in trainer.networks.parameters() if parameter.grad is not None]
+    assert gradients
+    assert all(gradient.device == DEVICE for gradient in gradients)
+    moments = [value for state in trainer.optimizer.state.values() for name, value in state.items() if name != "step"]
+    assert moments
+    assert all(moment.device == DEVICE for moment in moments)
+
+
+@pytest.mark.parametrize("n_importance", ["0", "5"])
+def test_rendering_stays_on_the_device(pretended_device, n_importance):
+    args, _ = parse_options([*TINY, "--use_viewdirs", "--N_importance", n_importance])
+    networks = build.build_networks(args, DEVICE, torch.Generator())
+    view = image_rays(cameras_of(memory_scene(), [1], 0.5, DEVICE), HEIGHT, WIDTH)
+    image = render_image(networks, view, HEIGHT, WIDTH, build.build_sampling(args), 7, 16)
+    assert image.rgb.shape == (HEIGHT, WIDTH, 3)
+    assert all(field.device == DEVICE for field in image)

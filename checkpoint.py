@@ -66,11 +66,14 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
         content["network_fine_state_dict"] = networks.fine.state_dict()
     path = path_of(folder, step)
     temporary = path.with_suffix(".tar.tmp")
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     flush_folder(folder)
     return path
 

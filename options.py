@@ -15,9 +15,10 @@ import configargparse
 from errors import InputError
 
 # Options of the released code that nothing ever read. They are accepted, and named once.
-NO_EFFECT = ("entropy_ray_lambda", "render_test_ray", "shape", "render_pass", "debug")
+NO_EFFECT = {"entropy_ray_lambda": 1, "render_test_ray": False, "shape": "greek", "render_pass": False, "debug": False}
 # Options that take effect once videos and training-time pictures exist.
-NOT_YET = ("i_img", "i_video", "render_mypath", "render_test_full")
+NOT_YET = {"i_img": 500, "i_video": 50000, "render_mypath": False, "render_test_full": False}
+LLFF_ONLY = ("factor", "no_ndc", "spherify", "llffhold")
 REFUSED = ("alpha_model_path", "no_coarse")
 
 
@@ -178,8 +179,8 @@ def add_smoothing_options(group) -> None:
 def add_evaluation_options(group) -> None:
     add_flag(group, "render_only", "do not train: render the test views of the newest checkpoint")
     add_flag(group, "eval_only", "do not train: render the test views and measure them")
-    add_flag(group, "render_test", "render_only: the test views (as without it)")
-    add_flag(group, "render_train", "render_only: the training views instead")
+    add_flag(group, "render_test", "render_only: the test views (the default)")
+    add_flag(group, "render_train", "render_only: the training views")
     group.add_argument("--render_factor", type=COUNT, default=0, help="render at 1/n of the size; 0 = full")
     group.add_argument("--ckpt_render_iter", type=POSITIVE, help="render the checkpoint of this step")
 
@@ -194,15 +195,9 @@ def add_logging_options(group) -> None:
 
 
 def add_inert_options(group) -> None:
-    for name in NO_EFFECT[:2]:
-        group.add_argument(f"--{name}", type=float, nargs="?", const=1.0, default=1.0, help="no effect")
-    group.add_argument("--shape", default="greek", help="no effect")
-    add_flag(group, "render_pass", "no effect")
-    add_flag(group, "debug", "no effect")
-    for name, default in (("i_img", 500), ("i_video", 50000)):
-        group.add_argument(f"--{name}", type=COUNT, default=default, help="no effect yet")
-    for name in NOT_YET[2:]:
-        add_flag(group, name, "no effect yet")
+    for names, text in ((NO_EFFECT, "no effect"), (NOT_YET, "no effect yet")):
+        for name, default in names.items():
+            group.add_argument(f"--{name}", nargs="?", const=True, default=default, help=text)
     group.add_argument("--alpha_model_path", help="refused")
     add_flag(group, "no_coarse", "refused")
 
@@ -261,7 +256,7 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
     """What a user should know before the run starts."""
     notes = []
     for names, text in ((NO_EFFECT, "no effect (nor had they in the released code)"), (NOT_YET, "no effect yet")):
-        named = [name for name in names if name in given and getattr(args, name) is not False]
+        named = [name for name in names if name in given]
         if named:
             notes.append(f"options with {text}: {', '.join(named)}")
     for term, weight, usual in (
@@ -282,9 +277,6 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
 
 def as_config(args: argparse.Namespace) -> str:
     """The options as the text of a config file that gives the same run."""
-    lines = []
-    for name, value in sorted(vars(args).items()):
-        if value is None or name == "config":
-            continue
-        lines.append(f"{name} = {value}")
-    return "\n".join(lines) + "\n"
+    inert = {"config", *NO_EFFECT, *NOT_YET}
+    given = {name: value for name, value in sorted(vars(args).items()) if name not in inert and value is not None}
+    return "".join(f"{name} = {value}\n" for name, value in given.items())

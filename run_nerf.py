@@ -186,28 +186,36 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: ScalarL
                mininterval=0.2 if sys.stderr.isatty() else 30)
     with bar:
         while trainer.step < args.N_iters:
-            start = time.perf_counter()
             with interrupt.held():
+                start = time.perf_counter()
                 terms, renderings = trainer.train_step()
-                n_rays = sum(len(rendering.fine.acc) for rendering in renderings.values())
-                loss, mse = float(total_loss(terms)), float(terms["colour_fine"][1])
-                rate = n_rays / (time.perf_counter() - start)
-                step = trainer.step
-                bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr_of_mse(mse):.2f}", rays=f"{rate:.0f}/s", refresh=False)
-                bar.update()
-                if due(step, args.i_print) or (log.wandb_run and due(step, args.i_wandb)):
-                    scalars = scalars_of(trainer, terms, renderings, args.entropy_acc_threshold, rate)
-                    if due(step, args.i_wandb):
-                        log.wandb(step, scalars)
-                    if due(step, args.i_print):
-                        log.tensorboard(step, scalars)
-                        parts = "  ".join(f"{name} {float(value):.3g}" for name, (_, value) in terms.items())
-                        say(f"step {step}  loss {loss:.4f}  psnr {psnr_of_mse(mse):.2f}  {parts}  {rate:.0f} rays/s")
-                if due(step, args.i_weights) or step == args.N_iters:
+                rate = sum(len(rendering.fine.acc) for rendering in renderings.values())
+                rate /= time.perf_counter() - start
+                step, testing = trainer.step, due(trainer.step, args.i_testset)
+                report(trainer, args, log, bar, terms, renderings, rate)
+                if due(step, args.i_weights) or testing or step == args.N_iters:
                     say(f"saved {save(trainer, args)}")
-            if due(step, args.i_testset):
+            if testing:
                 results = evaluate(trainer.networks, args, scene, step, scene.test, "testset")
                 log.tensorboard(step, {f"test/{name}": value for name, value in results.items()})
+
+
+def report(trainer: Trainer, args: argparse.Namespace, log: ScalarLog, bar, terms, renderings, rate: float) -> None:
+    """The progress bar; a line and scalars when they are due."""
+    step, loss = trainer.step, float(total_loss(terms))
+    psnr = psnr_of_mse(float(terms["colour_fine"][1]))
+    bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", rays=f"{rate:.0f}/s", refresh=False)
+    bar.update()
+    to_wandb = log.wandb_run is not None and due(step, args.i_wandb)
+    if not to_wandb and not due(step, args.i_print):
+        return
+    scalars = scalars_of(trainer, terms, renderings, args.entropy_acc_threshold, rate)
+    if to_wandb:
+        log.wandb(step, scalars)
+    if due(step, args.i_print):
+        log.tensorboard(step, scalars)
+        parts = "  ".join(f"{name} {float(value):.4g}" for name, (_, value) in terms.items())
+        say(f"step {step}  loss {loss:.4f}  psnr {psnr:.2f}  {parts}  {rate:.0f} rays/s")
 
 
 def evaluate(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, views, kind: str) -> dict:
@@ -241,9 +249,13 @@ def run_rendering(args: argparse.Namespace, scene: Scene, device: torch.device) 
     checkpoint.load_networks(found, networks)
     describe(args, scene, networks, device)
     say(f"rendering {found.path}, step {found.step}")
-    which = "train" if args.render_train and args.render_only else "test"
-    kind = f"renderonly_{which}" if args.render_only else "testset"
-    evaluate(networks, args, scene, found.step, getattr(scene, which), kind)
+    if args.eval_only:
+        evaluate(networks, args, scene, found.step, scene.test, "testset")
+        return
+    if args.render_test or not args.render_train:
+        evaluate(networks, args, scene, found.step, scene.test, "renderonly_test")
+    if args.render_train:
+        evaluate(networks, args, scene, found.step, scene.train, "renderonly_train")
 
 
 def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, argv: list[str]) -> int:

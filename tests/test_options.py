@@ -1,0 +1,164 @@
+"""Options: defaults, config files, overrides, checks, and that none is without a reader."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from errors import InputError
+from options import LLFF_ONLY, NO_EFFECT, NOT_YET, REFUSED, as_config, make_parser, parse_options
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("**/*.txt"))
+LEGO = str(ROOT / "configs/infonerf/synthetic/lego.txt")
+MINIMAL = ["--expname", "x", "--datadir", "d", "--dataset_type", "blender"]
+
+# The method specification, section 11: the released options and their defaults (None where it names none).
+RELEASED = {
+    "basedir": "./logs/", "fewshot_seed": 0, "netdepth": 8, "netwidth": 256, "netdepth_fine": 8, "netwidth_fine": 256,
+    "N_rand": 4096, "lrate": 5e-4, "lrate_decay": 250, "chunk": 32768, "netchunk": 65536, "no_batching": False,
+    "no_reload": False, "ft_path": None, "N_entropy": 100, "entropy": False, "entropy_log_scaling": False,
+    "entropy_ignore_smoothing": False, "entropy_end_iter": None, "entropy_type": "log2", "entropy_acc_threshold": 0.1,
+    "computing_entropy_all": False, "entropy_ray_lambda": 1, "entropy_ray_zvals_lambda": 1, "smoothing": False,
+    "near_c2w_type": "rot_from_origin", "near_c2w_rot": 5, "near_c2w_trans": 0.1, "smooth_pixel_range": None,
+    "smooth_sampling_method": "near_pose", "smoothing_lambda": 1, "smoothing_activation": "norm",
+    "smoothing_step_size": 5000, "smoothing_rate": 1, "smoothing_end_iter": None, "N_samples": 64, "N_importance": 0,
+    "perturb": 1, "use_viewdirs": False, "i_embed": 0, "multires": 10, "multires_views": 4, "raw_noise_std": 0,
+    "render_only": False, "eval_only": False, "render_test": False, "render_test_full": False, "ckpt_render_iter": None,
+    "render_train": False, "render_mypath": False, "render_factor": 0, "render_pass": False, "precrop_iters": 0,
+    "precrop_frac": 0.5, "dataset_type": "llff", "testskip": 8, "fewshot": 0, "shape": "greek", "white_bkgd": False,
+    "half_res": False, "factor": 8, "no_ndc": False, "lindisp": False, "spherify": False, "llffhold": 8,
+    "i_print": 100, "i_img": 500, "i_weights": 10000, "i_testset": 50000, "i_video": 50000, "wandb": False,
+    "i_wandb": 100, "wandb_group": None, "debug": False, "N_iters": 200000, "alpha_model_path": None,
+    "no_coarse": False, "train_scene": None, "test_scene": None, "expname": None, "datadir": None, "maskdir": None,
+}  # fmt: skip
+OURS = {"seed": 0, "device": "auto", "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared"}
+
+
+def defaults():
+    return {action.dest: action.default for action in make_parser()._actions if action.dest not in ("help", "config")}
+
+
+def write_config(folder, text):
+    path = folder / "c.txt"
+    path.write_text("expname = x\ndatadir = d\ndataset_type = blender\n" + text)
+    return ["--config", str(path)]
+
+
+def test_released_defaults_and_our_own_options():
+    found = defaults()
+    assert {name: found[name] for name in RELEASED} == RELEASED
+    assert found.keys() - RELEASED.keys() == OURS.keys() | {"render_test_ray"}
+    assert {name: found[name] for name in OURS} == OURS
+
+
+def test_every_option_is_read_or_listed_as_without_effect():
+    code = "\n".join(path.read_text() for path in ROOT.glob("*.py"))
+    read = set(re.findall(r"\bargs\.(\w+)", code))
+    listed = {*NO_EFFECT, *NOT_YET, *LLFF_ONLY, *REFUSED}
+    unread = defaults().keys() - read - listed
+    assert not unread
+    assert not listed & read
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_shipped_configs_parse(path):
+    args, notes = parse_options(["--config", str(path)])
+    place = Path(args.datadir)
+    assert place.parent.name == {"blender": "nerf_synthetic", "dtu": "DTU"}[args.dataset_type]
+    assert len(args.train_scene) == args.fewshot
+    assert not any(note.startswith("WARNING") for note in notes)
+    assert args.expname.split("/")[1] == path.relative_to(ROOT / "configs").parts[0]
+    assert args.expname.split("/")[-1] == path.stem
+
+
+def test_nerf_configs_differ_from_infonerf_only_in_the_losses():
+    for scene in ("synthetic/lego", "dtu/scan114"):
+        nerf, infonerf = (
+            vars(parse_options(["--config", str(ROOT / f"configs/{method}/{scene}.txt")])[0])
+            for method in ("nerf", "infonerf")
+        )
+        different = {name for name in nerf if nerf[name] != infonerf[name]} - {"config", "expname"}
+        assert all(re.match("entropy|N_entropy|smoothing", name) for name in different)
+        assert not nerf["entropy"]
+        assert not nerf["smoothing"]
+
+
+def test_command_line_wins_over_the_config():
+    args, _ = parse_options(["--config", LEGO, "--entropy", "False", "--N_rand=7", "--train_scene", "1", "2", "3", "4"])
+    assert (args.entropy, args.N_rand, args.train_scene, args.no_batching) == (False, 7, [1, 2, 3, 4], True)
+
+
+def test_flags_and_lists_in_a_config(tmp_path):
+    text = "entropy = True\nsmoothing = False\nno_batching\ntrain_scene = [26, 86, 2, 55]\ntest_scene = [-1]  # others"
+    args, _ = parse_options(write_config(tmp_path, text + "\nentropy_ray_zvals_lambda = 0.001"))
+    assert (args.entropy, args.smoothing, args.no_batching) == (True, False, True)
+    assert (args.train_scene, args.test_scene) == ([26, 86, 2, 55], [-1])
+
+
+def test_as_config_round_trip(tmp_path):
+    args, _ = parse_options(["--config", LEGO, "--smoothing", "--smoothing_lambda", "1e-5", "--seed", "3"])
+    path = tmp_path / "args.txt"
+    path.write_text(as_config(args))
+    again, _ = parse_options(["--config", str(path)])
+    same = vars(args).keys() - {"config", *NO_EFFECT, *NOT_YET}
+    assert {name: getattr(again, name) for name in same} == {name: getattr(args, name) for name in same}
+
+
+def test_options_without_effect_are_named_once(tmp_path):
+    text = "shape = car\nentropy_ray_lambda = 0.5\nrender_pass = True\nrender_test_ray = True\ni_video = 3\n"
+    _, notes = parse_options(write_config(tmp_path, text))
+    assert len([note for note in notes if "no effect" in note]) == 2
+    text = " ".join(notes)
+    for name in ("shape", "entropy_ray_lambda", "render_pass", "render_test_ray", "i_video"):
+        assert text.count(name) == 1
+    assert parse_options(MINIMAL)[1] == []
+
+
+@pytest.mark.parametrize(("options", "warned"), [
+    (["--smoothing"], True),
+    (["--smoothing", "--smoothing_lambda", "1e-5"], False),
+    (["--smoothing", "--smoothing_lambda", "1"], False),
+    (["--entropy"], True),
+    (["--entropy", "--entropy_ray_zvals_lambda=0.001"], False),
+], ids=str)  # fmt: skip
+def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
+    _, notes = parse_options(MINIMAL + options)
+    assert any(note.startswith("WARNING") for note in notes) == warned
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ([], "expname.*configs/infonerf"),
+    (["--expname", "x"], "datadir.*not given"),
+    (["--config", "nowhere.txt"], "nowhere.txt"),
+    ([*MINIMAL, "--N_rnd", "3"], "--N_rnd.*mean --N_rand"),
+    ([*MINIMAL, "--quite_unknown"], "unknown option '--quite_unknown'"),
+    ([*MINIMAL, "stray"], "unknown option 'stray'"),
+    ([*MINIMAL, "--N_rand", "x"], "N_rand: found 'x', expected an integer >= 1"),
+    ([*MINIMAL, "--N_rand", "0"], "N_rand: found '0', expected an integer >= 1"),
+    ([*MINIMAL, "--N_rand", "2.5"], "N_rand: found '2.5'"),
+    ([*MINIMAL, "--lrate", "nan"], "lrate: found 'nan', expected a number > 0"),
+    ([*MINIMAL, "--lrate", "inf"], "lrate: found 'inf'"),
+    ([*MINIMAL, "--precrop_frac", "1.5"], "precrop_frac: found '1.5', expected a number > 0 and <= 1"),
+    ([*MINIMAL, "--entropy", "perhaps"], "entropy: found 'perhaps', expected True or False"),
+    ([*MINIMAL, "--entropy_type", "log3"], "entropy_type.*log3"),
+    ([*MINIMAL, "--train_scene", "a"], "train_scene.*'a'"),
+    ([*MINIMAL, "--no_coarse"], "no_coarse: not supported"),
+    ([*MINIMAL, "--alpha_model_path", "p"], "alpha_model_path: not supported"),
+    ([*MINIMAL, "--smoothing", "--smooth_sampling_method", "near_pixel"], "smooth_pixel_range: not given"),
+    ([*MINIMAL, "--N_importance", "4", "--N_samples", "2"], "N_samples 2: expected at least 3"),
+    ([*MINIMAL, "--entropy_type", "1-p", "--entropy_log_scaling"], "entropy_log_scaling: not with"),
+    ([*MINIMAL, "--render_only", "--eval_only"], "found both"),
+    ([*MINIMAL[:4]], "llff: not supported yet"),
+], ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "")  # fmt: skip
+def test_bad_options(options, expected):
+    with pytest.raises(InputError, match=expected) as caught:
+        parse_options(options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["N_rnd = 3", "N_rand = many", "entropy = perhaps", "train_scene = [1, x]", "= 3"])
+def test_bad_config_lines(tmp_path, text):
+    with pytest.raises(InputError) as caught:
+        parse_options(write_config(tmp_path, text))
+    assert "\n" not in str(caught.value)

@@ -184,7 +184,9 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
     pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
     if has_unseen(args):
         pools[UNSEEN] = (cameras_of(scene, scene.unseen, args.pixel_center, device), args.N_entropy)
-    images = np.stack([scene.image(view) for view in scene.train])
+    images = np.empty((len(scene.train), scene.height, scene.width, 3), np.float32)
+    for i, view in enumerate(scene.train):
+        images[i] = scene.image(view)
     return RaySampler(
         pools,
         torch.from_numpy(images).to(device),

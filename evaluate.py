@@ -26,7 +26,6 @@ def render_views(
     """
     factor = max(factor, 1)
     height, width = scene.height // factor, scene.width // factor
-    folder.mkdir(parents=True, exist_ok=True)
     results = {}
     with tqdm(total=len(views) * height * width, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
         for view in views:
@@ -47,7 +46,7 @@ def measure(rendered: Image, scene: Scene, view: int, factor: int) -> dict[str, 
     rgb = rendered.rgb.cpu().numpy()
     truth = reduced(scene.image(view), factor)
     result = {"psnr": psnr(rgb, truth)}
-    if scene.read_mask:
+    if scene.mask:
         result["psnr_masked"] = psnr(rgb, truth, reduced(scene.mask(view).astype(np.float32), factor) >= 0.5)
     return result
 

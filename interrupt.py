@@ -15,7 +15,7 @@ class Stopped(BaseException):
 class Interrupt:
     """While installed, both signals raise Stopped: at once, or at the end of a `held` block.
 
-    A second Ctrl-C within a held block ends the program at once.
+    A second Ctrl-C within a held block is a KeyboardInterrupt at once, and what the block does is half done.
     """
 
     def __init__(self):
@@ -30,12 +30,11 @@ class Interrupt:
             signal.signal(number, handler)
 
     def receive(self, signum, frame):
-        if self.holding and self.signum is None:
-            self.signum = signum
-        elif self.holding and signum == signal.SIGTERM:
-            return
-        else:
+        if not self.holding:
             raise Stopped(signum)
+        if self.signum is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = self.signum or signum
 
     @contextmanager
     def held(self):

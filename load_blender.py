@@ -51,7 +51,7 @@ def load_blender(
     test = tuple(split_of["test"])
     require_files(paths[view] for view in train + test)
     first = read_pixels(paths[train[0]])
-    height, width = first.shape[:2]
+    height, width = full_size = first.shape[:2]
     intrinsics = np.concatenate(
         [intrinsics_of(angle, height, width, len(frames)) for angle, frames in splits.values()]
     )
@@ -59,7 +59,7 @@ def load_blender(
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
 
     def read_image(view: int) -> np.ndarray:
-        pixels = read_pixels(paths[view])
+        pixels = read_pixels(paths[view], full_size)
         return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
 
     unseen, notes = unseen_pool(len(names), train, test, unseen_poses)
@@ -79,7 +79,7 @@ def load_blender(
         val=tuple(split_of["val"]),
         test=test,
         unseen=unseen,
-        read_image=read_image,
+        image=read_image,
         notes=notes,
     )
 
@@ -91,24 +91,25 @@ def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tup
         raise InputError(f"{path}: no such file; a Blender scene has one for each of train, val and test")
     try:
         content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     try:
-        angle = float(content["camera_angle_x"])
+        angle = content["camera_angle_x"]
         frames = content["frames"][:: max(testskip, 1)] if split != "train" else content["frames"]
         frames = [(str(frame["file_path"]), np.array(frame["transform_matrix"], float)) for frame in frames]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
             f"{path}: {reason}; expected camera_angle_x and frames of file_path and transform_matrix"
         ) from error
     if not frames:
         raise InputError(f"{path}: found no frames, expected at least one")
-    if not 0 < angle < np.pi:
-        raise InputError(f"{path}: camera_angle_x is {angle}, expected radians between 0 and pi")
+    if not isinstance(angle, int | float) or not 0 < angle < np.pi:
+        raise InputError(f"{path}: camera_angle_x is {angle!r}, expected radians between 0 and pi")
     for file_path, matrix in frames:
         if matrix.shape not in ((4, 4), (3, 4)) or not np.isfinite(matrix).all():
-            raise InputError(f"{path}: transform_matrix of {file_path} is not a finite 4 x 4 matrix")
+            found = "not finite" if matrix.shape in ((4, 4), (3, 4)) else f"of shape {matrix.shape}"
+            raise InputError(f"{path}: transform_matrix of {file_path} is {found}, expected a finite 4 x 4 matrix")
     return angle, [(file_path, matrix[:3]) for file_path, matrix in frames]
 
 

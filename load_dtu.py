@@ -1,7 +1,7 @@
 """DTU scans in the layout of IDR and pixelNeRF: image/, cameras.npz, masks -> Scene."""
 
 import re
-import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -48,11 +48,11 @@ def load_dtu(
     folder = require_folder(datadir, "datadir")
     paths = numbered_images(require_folder(folder / "image", "datadir"))
     n_views = len(paths)
-    poses, intrinsics = read_cameras(folder / "cameras.npz", n_views)
+    poses, intrinsics = read_cameras(folder / "cameras.npz", paths)
     train, test = split(n_views, train_scene, test_scene, fewshot, fewshot_seed)
 
     first = read_pixels(paths[train[0]])
-    height, width = first.shape[:2]
+    height, width = full_size = first.shape[:2]
     if dtu_intrinsics == "shared":
         focal = intrinsics[:, :2].mean()
         intrinsics = np.tile([focal, focal, 0.5 * width, 0.5 * height], (n_views, 1))
@@ -60,7 +60,7 @@ def load_dtu(
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
 
     def read_image(view: int) -> np.ndarray:
-        pixels = read_pixels(paths[view])
+        pixels = read_pixels(paths[view], full_size)
         return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
 
     unseen, notes = unseen_pool(n_views, train, test, unseen_poses)
@@ -78,8 +78,8 @@ def load_dtu(
         val=test,
         test=test,
         unseen=unseen,
-        read_image=read_image,
-        read_mask=mask_reader(maskdir, paths, half_res) if maskdir else None,
+        image=read_image,
+        mask=mask_reader(maskdir, paths, full_size, half_res) if maskdir else None,
         notes=notes,
     )
 
@@ -106,11 +106,15 @@ def split(n_views, train_scene, test_scene, fewshot, fewshot_seed) -> tuple[tupl
 
 
 def numbered_images(folder: Path) -> list[Path]:
-    """The images of a folder, sorted by the number in their names."""
+    """The images of a folder, sorted by the last number in their names."""
     paths = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS]
     if not paths:
         raise InputError(f"{folder}: found no image, expected files such as 000000.png")
-    return sorted(paths, key=number)
+    paths.sort(key=number)
+    for one, other in pairwise(paths):
+        if number(one) == number(other):
+            raise InputError(f"{other}: found the number of {one.name} again, expected one image of each number")
+    return paths
 
 
 def number(path: Path) -> int:
@@ -120,23 +124,26 @@ def number(path: Path) -> int:
     return int(digits[-1])
 
 
-def read_cameras(path: Path, n_views: int) -> tuple[np.ndarray, np.ndarray]:
-    """Poses (v 3 4) and intrinsics (v 4) from world_mat_i and, where present, scale_mat_i."""
+def read_cameras(path: Path, images: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (v 3 4) and intrinsics (v 4) from world_mat_i and, where present, scale_mat_i, for the i-th image."""
+    n_views = len(images)
     if not path.is_file():
         raise InputError(f"{path}: no such file; a DTU scan has its cameras there")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             matrices = {name: archive[name].astype(float) for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib have their own errors
         raise InputError(f"{path}: not a readable npz archive of matrices ({error})") from error
+    if f"world_mat_{n_views}" in matrices and [number(image) for image in images] != list(range(n_views)):
+        raise InputError(f"{path}: more cameras than the {n_views} images, whose numbers are not 0..{n_views - 1}: "
+                         "expected an image for each camera")
     poses, intrinsics = [], []
     for view in range(n_views):
         world = camera_matrix(path, matrices, f"world_mat_{view}", n_views)
         name = f"scale_mat_{view}"
         scale = camera_matrix(path, matrices, name, n_views) if name in matrices else np.eye(4)
         pose, fxfycxcy = decompose(world, scale)
-        if not np.isfinite(pose).all() or not np.isfinite(fxfycxcy).all():
-            raise InputError(f"{path}: world_mat_{view} is not a camera's projection K [R|t]")
         poses.append(pose)
         intrinsics.append(fxfycxcy)
     return np.stack(poses), np.stack(intrinsics)
@@ -146,25 +153,31 @@ def camera_matrix(path: Path, matrices: dict[str, np.ndarray], name: str, n_view
     if name not in matrices:
         raise InputError(f"{path}: no {name}, expected one for each of the {n_views} images")
     matrix = matrices[name]
-    if matrix.shape not in ((4, 4), (3, 4)) or not np.isfinite(matrix).all():
-        raise InputError(f"{path}: {name} is of shape {matrix.shape}, expected a finite 4 x 4 matrix")
-    return matrix
+    if matrix.shape not in ((4, 4), (3, 4)):
+        found = f"of shape {matrix.shape}"
+    elif not np.isfinite(matrix).all():
+        found = "not finite"
+    elif np.linalg.matrix_rank(matrix[:3, :3]) < 3:
+        found = "singular"
+    else:
+        return matrix
+    raise InputError(f"{path}: {name} is {found}, expected a finite, invertible 4 x 4 matrix")
 
 
 def decompose(world: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One camera's pose (3 4, OpenGL) and fx fy cx cy from its projection K [R|t]."""
-    intrinsic, rotation, centre = cv2.decomposeProjectionMatrix(world[:3, :4])[:3]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        intrinsic = intrinsic / intrinsic[2, 2]
-        centre = (centre[:3] / centre[3])[:, 0]
-        pose = np.eye(4)
-        pose[:3, :3] = rotation.T
-        pose[:3, 3] = (centre - scale[:3, 3]) / np.diag(scale)[:3]
+    world = world[:3] * np.sign(np.linalg.det(world[:3, :3]))  # known up to scale; this sign makes fx and fy positive
+    intrinsic, rotation, centre = cv2.decomposeProjectionMatrix(world)[:3]
+    intrinsic = intrinsic / intrinsic[2, 2]
+    centre = (centre[:3] / centre[3])[:, 0]
+    pose = np.eye(4)
+    pose[:3, :3] = rotation.T
+    pose[:3, 3] = (centre - scale[:3, 3]) / np.diag(scale)[:3]
     fxfycxcy = np.array([intrinsic[0, 0], intrinsic[1, 1], intrinsic[0, 2], intrinsic[1, 2]])
     return (FLIP_YZ @ pose @ FLIP_YZ)[:3], fxfycxcy
 
 
-def mask_reader(maskdir: str, image_paths: list[Path], half_res: bool):
+def mask_reader(maskdir: str, image_paths: list[Path], full_size: tuple[int, int], half_res: bool):
     """view -> h w bool, from the mask whose number is the image's."""
     by_number = {number(path): path for path in numbered_images(require_folder(maskdir, "maskdir"))}
     for path in image_paths:
@@ -172,7 +185,7 @@ def mask_reader(maskdir: str, image_paths: list[Path], half_res: bool):
             raise InputError(f"--maskdir {maskdir}: found no mask numbered {number(path)}, expected one for {path}")
 
     def read_mask(view: int) -> np.ndarray:
-        pixels = read_pixels(by_number[number(image_paths[view])])[..., :3]
+        pixels = read_pixels(by_number[number(image_paths[view])], full_size)[..., :3]
         return (half_size(pixels) if half_res else pixels).mean(-1) >= 0.5
 
     return read_mask

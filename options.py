@@ -7,8 +7,10 @@ a config file as `entropy = True`; what stands on the command line wins over the
 
 import argparse
 import difflib
+import io
 import math
 import sys
+from pathlib import Path
 
 import configargparse
 
@@ -52,6 +54,25 @@ COUNT, POSITIVE = bounded(int, 0), bounded(int, 1)
 AMOUNT, ABOVE_ZERO = bounded(float, 0), bounded(float, 0, above=True)
 
 
+def open_config(path: str, *_) -> io.StringIO:
+    """A config file as a stream, read whole so that whatever is wrong with it is one line."""
+    try:
+        stream = io.StringIO(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"--config {path}: cannot be read ({reason}), expected a config file") from error
+    stream.name = path
+    return stream
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one that says something."""
+
+    def _get_help_string(self, action):
+        silent = action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
+
+
 class Parser(configargparse.ArgumentParser):
     """An argument parser whose errors are InputErrors of one line."""
 
@@ -61,13 +82,16 @@ class Parser(configargparse.ArgumentParser):
 
 def make_parser() -> Parser:
     parser = Parser(
+        usage="python run_nerf.py --config FILE [--OPTION VALUE ...]",
         description="Train InfoNeRF, or the NeRF it builds on, from a few photographs; resume; render.",
         allow_abbrev=False,
         add_config_file_help=False,
         add_env_var_help=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        config_file_open_func=open_config,
+        formatter_class=HelpFormatter,
     )
     add_run_options(parser.add_argument_group("run"))
+    add_own_options(parser.add_argument_group("our own, not in the released code"))
     add_data_options(parser.add_argument_group("data"))
     add_network_options(parser.add_argument_group("network"))
     add_rendering_options(parser.add_argument_group("rays and rendering"))
@@ -77,6 +101,9 @@ def make_parser() -> Parser:
     add_evaluation_options(parser.add_argument_group("rendering a trained model"))
     add_logging_options(parser.add_argument_group("logging and saving, every so many steps (0 = never)"))
     add_inert_options(parser.add_argument_group("accepted, so that released config files parse"))
+    for action in parser._actions:
+        if action.metavar is None and action.choices is None and action.nargs != 0:
+            action.metavar = "VALUE"
     return parser
 
 
@@ -88,8 +115,17 @@ def add_run_options(group) -> None:
     group.add_argument("--config", is_config_file=True, metavar="FILE", help="config file of `option = value` lines")
     group.add_argument("--expname", help="name of the run: its files go to basedir/expname")
     group.add_argument("--basedir", default="./logs/", help="where runs are kept")
-    group.add_argument("--seed", type=COUNT, default=0, help="[ours] seed of the weights and of every draw")
-    group.add_argument("--device", default="auto", help="[ours] auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
+
+
+def add_own_options(group) -> None:
+    group.add_argument("--seed", type=COUNT, default=0, help="seed of the weights and of every draw")
+    group.add_argument("--device", default="auto", help="auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
+    group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
+                       help="poses that may be regularised: all but the test views', or, as released, all")
+    group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",
+                       help="dtu: the released mean focal about the image centre, or each camera's own")
+    group.add_argument("--pixel_center", type=bounded(float, 0, 1), default=0.0,
+                       help="where in its pixel a ray passes: 0 the corner (released), 0.5 the centre")
 
 
 def add_data_options(group) -> None:
@@ -99,16 +135,10 @@ def add_data_options(group) -> None:
     group.add_argument("--train_scene", type=int, nargs="*", metavar="VIEW", help="training views, by number")
     group.add_argument("--test_scene", type=int, nargs="*", metavar="VIEW", help="test views (dtu); -1 = all others")
     group.add_argument("--fewshot", type=COUNT, default=0, help="number of training views to draw; 0 = all")
-    group.add_argument("--fewshot_seed", type=COUNT, default=0, help="seed of that draw")
+    group.add_argument("--fewshot_seed", type=bounded(int, 0, 2**32 - 1), default=0, help="seed of that draw")
     group.add_argument("--testskip", type=COUNT, default=8, help="keep every n-th val and test view (blender)")
     add_flag(group, "white_bkgd", "composite images and renderings on white")
     add_flag(group, "half_res", "halve the images")
-    group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
-                       help="[ours] poses that may be regularised: all but the test views', or, as released, all")
-    group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",
-                       help="[ours] dtu: the released mean focal about the image centre, or each camera's own")
-    group.add_argument("--pixel_center", type=bounded(float, 0, 1), default=0.0,
-                       help="[ours] where in its pixel a ray passes: 0 the corner (released), 0.5 the centre")
     group.add_argument("--factor", type=POSITIVE, default=8, help="downsampling (llff)")
     add_flag(group, "no_ndc", "no normalised device coordinates (llff)")
     add_flag(group, "spherify", "360-degree scene (llff)")

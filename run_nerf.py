@@ -6,6 +6,7 @@ The loop, and what surrounds it: start or resume, progress, checkpoints, stoppin
 import argparse
 import shlex
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from logs import ScalarLog, say, start_wandb
 from loss import Regularizer, loss_terms, needed_groups, total_loss
 from metrics import psnr_of_mse
 from options import as_config, parse_options
-from rays import UNSEEN, RaySampler
+from rays import SEEN, UNSEEN, RaySampler
 from run_nerf_helpers import Networks, Sampling, render_groups
 from scene import Scene
 
@@ -216,11 +217,20 @@ def report(trainer: Trainer, args: argparse.Namespace, log: ScalarLog, bar, term
         log.tensorboard(step, scalars)
         parts = "  ".join(f"{name} {float(value):.4g}" for name, (_, value) in terms.items())
         say(f"step {step}  loss {loss:.4f}  psnr {psnr:.2f}  {parts}  {rate:.0f} rays/s")
+        for which in empty_passes(renderings[SEEN]):
+            say(f"WARNING: the {which} network has density nowhere on this step's rays, hence no gradient; if this "
+                "warning stays, it is stuck (half of all initial networks start so): start again with another --seed")
+
+
+def empty_passes(rendering) -> list[str]:
+    """The passes that see nothing at all."""
+    passes = rendering._asdict().items()
+    return [which for which, composite in passes if composite is not None and not composite.acc.any()]
 
 
 def evaluate(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, views, kind: str) -> dict:
     """Render views to basedir/expname/KIND_STEP; says and returns the mean of each metric."""
-    folder = run_folder(args) / f"{kind}_{step:06d}"
+    folder = make_folder(run_folder(args) / f"{kind}_{step:06d}")
     results = mean_of(
         render_views(
             networks,
@@ -285,15 +295,22 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
 
 def prepare_folder(args: argparse.Namespace, step: int) -> None:
     """The first thing that is written: the run's folder and its options, as a config file."""
-    folder = run_folder(args)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "args.txt").write_text(as_config(args))
-        aside = checkpoint.set_aside(folder, step)
-    except OSError as error:
-        raise InputError(f"--basedir {args.basedir}: cannot write to {folder} ({error.strerror})") from error
+    folder = make_folder(run_folder(args))
+    (folder / "args.txt").write_text(as_config(args))
+    aside = checkpoint.set_aside(folder, step)
     if aside:
         say(f"checkpoints later than step {step} are now in {aside}")
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, there and writable, or an InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = f"cannot write to {folder} ({error.strerror}), expected a writable folder"
+        raise InputError(f"--basedir: {reason}") from error
+    return folder
 
 
 def resume_command(args: argparse.Namespace, argv: list[str]) -> str:

@@ -16,7 +16,8 @@ from errors import InputError
 
 @dataclass(frozen=True)
 class Scene:
-    """Posed photographs of one scene. Images are decoded only when `image` is called.
+    """Posed photographs of one scene. Images are decoded only when `image` is called, which raises
+    InputError where the file cannot be used.
 
     Views are numbered 0..v-1 over all splits; `train`, `val`, `test` and `unseen` hold such numbers.
     """
@@ -34,8 +35,8 @@ class Scene:
     val: tuple[int, ...]
     test: tuple[int, ...]
     unseen: tuple[int, ...]  # the unseen pool: views whose poses, never pixels, regularise
-    read_image: Callable[[int], np.ndarray]  # view -> h w 3 float32 in 0..1, background applied
-    read_mask: Callable[[int], np.ndarray] | None = None  # view -> h w bool, True on the object
+    image: Callable[[int], np.ndarray]  # decodes a view: h w 3 float32 in 0..1, background applied
+    mask: Callable[[int], np.ndarray] | None = None  # decodes a view's mask: h w bool, True on the object
     notes: tuple[str, ...] = ()  # what a user should be told about this scene
 
     def __post_init__(self):
@@ -53,39 +54,21 @@ class Scene:
         if not 0 <= self.near < self.far:
             raise InputError(f"scene {self.name}: near {self.near}, far {self.far}: expected 0 <= near < far")
 
-    def image(self, view: int) -> np.ndarray:
-        """Decode one view: h w 3, float32 in 0..1. Raises InputError when the file cannot be used."""
-        return self.checked(view, self.read_image(view))
 
-    def mask(self, view: int) -> np.ndarray:
-        """Decode one view's object mask: h w, bool. Only where `read_mask` is there."""
-        return self.checked(view, self.read_mask(view))
-
-    def checked(self, view: int, array: np.ndarray) -> np.ndarray:
-        if array.shape[:2] != (self.height, self.width):
-            raise InputError(
-                f"scene {self.name}, view {self.view_names[view]}: the image is {size(array)}, "
-                f"expected {self.width} x {self.height} as the scene's first view"
-            )
-        return array
-
-
-def choose_views(
-    n_views: int, train_scene: list[int] | None, fewshot: int, fewshot_seed: int, kind: str = "train_scene"
-) -> tuple[int, ...]:
+def choose_views(n_views: int, train_scene: list[int] | None, fewshot: int, fewshot_seed: int) -> tuple[int, ...]:
     """The few-shot choice: `train_scene` as given, else `fewshot` of the views drawn by
     `numpy.random.RandomState(fewshot_seed)`, else all of them (method specification, section 9).
 
     With seed 0 and 100 views, 4 shots are 26 86 2 55, the paper's.
     """
     if not train_scene:
-        if fewshot > n_views:
-            raise InputError(f"--fewshot {fewshot}: the scene has {n_views} training views")
+        if not 0 <= fewshot <= n_views:
+            raise InputError(f"--fewshot {fewshot}: there are {n_views} views to draw from, expected 0..{n_views}")
         if fewshot:
             drawn = np.random.RandomState(fewshot_seed).choice(n_views, fewshot, replace=False)
             return tuple(int(view) for view in drawn)
         return tuple(range(n_views))
-    check_views(train_scene, n_views, kind)
+    check_views(train_scene, n_views, "train_scene")
     if fewshot and fewshot != len(train_scene):
         raise InputError(
             f"--fewshot {fewshot} contradicts --train_scene, which names {len(train_scene)} views: "
@@ -129,7 +112,7 @@ def require_folder(path: str | Path, option: str) -> Path:
     if not path:
         raise InputError(f"--{option}: not given, expected the folder of the scene")
     if not Path(path).is_dir():
-        raise InputError(f"--{option} {path}: no such folder")
+        raise InputError(f"--{option} {path}: found no such folder, expected the scene's files there")
     return Path(path)
 
 
@@ -137,21 +120,34 @@ def require_files(paths: Iterable[Path]) -> None:
     """Raise InputError for the first of `paths` that is not a file."""
     for path in paths:
         if not path.is_file():
-            raise InputError(f"{path}: the image is missing, though the scene names it")
+            raise InputError(f"{path}: the image is missing, expected every image that the scene's files name")
 
 
-def read_pixels(path: Path) -> np.ndarray:
-    """Decode an image file to h w c float32 in 0..1, c = 3 (opaque) or 4 (with alpha)."""
+def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode an image file to h w c float32 in 0..1, c = 3 (opaque) or 4 (with alpha).
+
+    Raises InputError where it cannot be read, or is not of the `expected` height and width.
+    """
     try:
-        array = iio.imread(path)
+        array = iio.imread(path.read_bytes(), extension=path.suffix)  # given a path, imageio may leave it open
     except Exception as error:  # every plugin has its own errors
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
     if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=-1)
+        array = array[..., None]
+    if array.ndim == 3 and array.shape[-1] in (1, 2):  # grey, grey and alpha
+        array = array[..., [0, 0, 0, *range(1, array.shape[-1])]]
     if array.ndim != 3 or array.shape[-1] not in (3, 4) or array.dtype.kind != "u":
         raise InputError(
             f"{path}: found an image of shape {array.shape} and type {array.dtype}, expected grey, RGB or RGBA"
+        )
+    height, width = array.shape[:2]
+    if expected and (height, width) != expected:
+        raise InputError(
+            f"{path}: the image is {width} x {height}, expected {expected[1]} x {expected[0]} "
+            "as the first training image"
         )
     return array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
 
@@ -177,7 +173,3 @@ def half_intrinsics(intrinsics: np.ndarray, height: int, width: int) -> tuple[np
     h, w = height // 2, width // 2
     scale = np.array([w / width, h / height, w / width, h / height])
     return intrinsics * scale, h, w
-
-
-def size(array: np.ndarray) -> str:
-    return f"{array.shape[1]} x {array.shape[0]}"

@@ -50,7 +50,7 @@ def memory_scene(n_views: int = 6, train=(0, 1), white: bool = False) -> Scene:
         val=(n_views - 1,),
         test=(n_views - 1,),
         unseen=tuple(views),
-        read_image=lambda view: random_pixels(view, 3).astype(np.float32) / 255,
+        image=lambda view: random_pixels(view, 3).astype(np.float32) / 255,
     )
 
 

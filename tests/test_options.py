@@ -130,7 +130,8 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
 @pytest.mark.parametrize(("options", "expected"), [
     ([], "expname.*configs/infonerf"),
     (["--expname", "x"], "datadir.*not given"),
-    (["--config", "nowhere.txt"], "nowhere.txt"),
+    (["--config", "nowhere.txt"], r"config nowhere.txt: cannot be read \(No such file"),
+    (["--config", "."], r"config .: cannot be read \(Is a directory"),
     ([*MINIMAL, "--N_rnd", "3"], "--N_rnd.*mean --N_rand"),
     ([*MINIMAL, "--quite_unknown"], "unknown option '--quite_unknown'"),
     ([*MINIMAL, "stray"], "unknown option 'stray'"),
@@ -162,3 +163,18 @@ def test_bad_config_lines(tmp_path, text):
     with pytest.raises(InputError) as caught:
         parse_options(write_config(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_no_text(tmp_path):
+    path = tmp_path / "c.txt"
+    path.write_bytes(b"\xff\xfe\x00expname")
+    with pytest.raises(InputError, match="not a text file"):
+        parse_options(["--config", str(path)])
+
+
+def test_help_groups_our_own_options(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    text = capsys.readouterr().out
+    own = text.split("our own, not in the released code:")[1].split("\n\n")[0]
+    assert set(re.findall(r"--(\w+)", own)) == set(OURS)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import checkpoint
+from interrupt import Interrupt, Stopped
 from run_nerf import learning_rate, main
 from scenes import HEIGHT, WIDTH, write_blender, write_dtu
 
@@ -211,6 +212,21 @@ def test_stopping_saves_and_says_how_to_go_on(blender, tmp_path, signum, status)
     assert contents(tmp_path, step + 2)["global_step"] == step + 2
 
 
+def test_interrupt_waits_for_the_end_of_a_held_block():
+    done = []
+    with Interrupt() as interrupt:
+        with pytest.raises(Stopped) as stopped, interrupt.held():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("block")
+        assert (done, stopped.value.status) == (["block"], 143)
+        with pytest.raises(Stopped):  # outside, at once
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupt.held():  # the second one in a block
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_wandb_is_optional(blender, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if not installed
     assert main(options(blender, tmp_path, "--no_batching", "--N_iters", "2", "--wandb")) == 0
@@ -235,7 +251,7 @@ def bad(tmp_path, blender, dtu):
         "no datadir": (tmp_path / "none", [], "no such folder"),
         "no test json": (no_test, [], "transforms_test.json: no such file"),
         "truncated": (truncated, [], r"r_1.png"),
-        "other size": (other_size, [], r"train/r_1: the image is 4 x 4, expected 10 x 8"),
+        "other size": (other_size, [], r"train/r_1.png: the image is 4 x 4, expected 10 x 8"),
         "view": (blender, ["--train_scene", "4"], r"train_scene: found view 4, expected 0..3"),
         "twice": (blender, ["--train_scene", "1", "1"], "named twice"),
         "fewshot": (blender, ["--train_scene", "1", "--fewshot", "2"], "contradicts"),
@@ -244,7 +260,7 @@ def bad(tmp_path, blender, dtu):
         "image": (blender, ["--no_batching", "--N_rand", "81"], "N_rand 81: an image has 80 pixels"),
         "ft_path": (blender, ["--ft_path", str(cut)], "cut.tar: cannot be read"),
         "no ft_path": (blender, ["--ft_path", "none.tar"], "none.tar: no such checkpoint"),
-        "basedir": (blender, ["--basedir", str(file)], f"basedir {file}: cannot write"),
+        "basedir": (blender, ["--basedir", str(file)], f"basedir: cannot write to {file}/run"),
         "device": (blender, ["--device", "tpu"], "device tpu: expected auto, cpu"),
         "nothing to render": (blender, ["--render_only"], "no checkpoint to render"),
         "test_scene": (blender, ["--test_scene", "1"], "not for Blender"),

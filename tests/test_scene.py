@@ -1,0 +1,219 @@
+"""scene.py: the choice of views, the unseen pool, the Scene's validation, images and their halving."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import cv2
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from PIL import Image
+
+from errors import InputError
+from scene import choose_views, half_intrinsics, half_size, on_background, read_pixels, unseen_pool
+from scenes import memory_scene, random_pixels
+
+
+def refused(message: str):
+    """Expect an InputError of one line in which the pattern `message` is found."""
+    return pytest.raises(InputError, match=rf"\A.*{message}.*\Z")
+
+
+@pytest.mark.parametrize(
+    ("n_views", "train_scene", "fewshot", "expected"),
+    [
+        (100, None, 4, (26, 86, 2, 55)),  # the paper's
+        (5, None, 0, (0, 1, 2, 3, 4)),
+        (5, [], 0, (0, 1, 2, 3, 4)),
+        (5, [4, 0], 0, (4, 0)),
+        (5, [4, 0], 2, (4, 0)),
+    ],
+)
+def test_choose_views(n_views, train_scene, fewshot, expected):
+    chosen = choose_views(n_views, train_scene, fewshot, fewshot_seed=0)
+    assert chosen == expected
+    assert all(type(view) is int for view in chosen)
+
+
+def test_fewshot_seed_decides_the_draw():
+    assert choose_views(100, None, 4, 3) == tuple(np.random.RandomState(3).choice(100, 4, replace=False))
+    assert sorted(choose_views(7, None, 7, 3)) == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("train_scene", "fewshot", "message"),
+    [
+        ([26, 100], 0, r"--train_scene: found view 100, expected 0\.\.99"),
+        ([-1], 0, r"--train_scene: found view -1, expected 0\.\.99"),
+        ([5, 6, 5], 0, "--train_scene: view 5 is named twice, expected every view once"),
+        ([5, 6, 7], 4, "--fewshot 4 contradicts --train_scene, which names 3 views: expected fewshot = 3, or 0"),
+        ([5, 6, 7], 2, "--fewshot 2 contradicts --train_scene, which names 3 views: expected fewshot = 3, or 0"),
+        (None, 101, r"--fewshot 101: there are 100 views .*expected 0\.\.100"),
+        (None, -1, r"--fewshot -1: .*expected 0\.\.100"),
+    ],
+)
+def test_choose_views_refuses(train_scene, fewshot, message):
+    with refused(message):
+        choose_views(100, train_scene, fewshot, 0)
+
+
+@pytest.mark.parametrize(
+    ("train", "unseen_poses", "expected", "noted"),
+    [
+        ((0, 1), "no_test", (0, 1, 2, 3), False),
+        ((0, 1), "all", (0, 1, 2, 3, 4, 5), False),
+        ((3, 0, 1, 2), "no_test", (0, 1, 2, 3, 4, 5), True),  # all but the test poses are trained on
+        ((3, 0, 1, 2), "all", (0, 1, 2, 3, 4, 5), False),
+    ],
+)
+def test_unseen_pool(train, unseen_poses, expected, noted):
+    pool, notes = unseen_pool(6, train, (4, 5), unseen_poses)
+    assert pool == expected
+    assert len(notes) == noted
+    assert all("only the training poses would be left" in note for note in notes)
+
+
+def not_finite(poses):
+    poses = poses.copy()
+    poses[2, 1, 3] = np.inf
+    return poses
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda scene: {"view_names": ("a", "b", "a")}, "scene memory: view a is listed twice, expected .* once"),
+        (lambda scene: {"poses": not_finite(scene.poses)}, "scene memory: the pose of view v_2 is not finite"),
+        (lambda scene: {"near": 6.0}, r"near 6\.0, far 6\.0: expected 0 <= near < far"),
+        (lambda scene: {"near": -1.0}, r"near -1\.0, far 6\.0: expected 0 <= near < far"),
+        (lambda scene: {"far": float("nan")}, r"near 2\.0, far nan: expected 0 <= near < far"),
+    ],
+)
+def test_scene_refuses(changes, message):
+    scene = memory_scene(3)
+    with refused(message):
+        replace(scene, **changes(scene))
+
+
+@pytest.mark.parametrize("field", ["poses", "intrinsics"])
+def test_scene_of_another_number_of_cameras_is_a_programming_error(field):
+    scene = memory_scene(3)
+    with pytest.raises(ValueError, match="3 views, but poses"):
+        replace(scene, **{field: getattr(scene, field)[:2]})
+
+
+def test_scene_may_start_at_zero():
+    assert replace(memory_scene(3), near=0.0).near == 0
+
+
+def test_images_are_read_when_asked_for():
+    read = []
+    scene = replace(memory_scene(3), image=lambda view: read.append(view) or "image")
+    assert read == []
+    assert scene.image(2) == "image"
+    assert read == [2]
+    assert scene.mask is None
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_read_pixels(tmp_path, channels):
+    pixels = random_pixels(0, channels)
+    iio.imwrite(tmp_path / "a.png", pixels[..., 0] if channels == 1 else pixels)
+    found = read_pixels(tmp_path / "a.png", pixels.shape[:2])
+    assert found.dtype == np.float32
+    assert found.shape == (*pixels.shape[:2], max(channels, 3))
+    np.testing.assert_allclose(found, np.broadcast_to(pixels / 255, found.shape), atol=1e-7)
+
+
+def test_read_pixels_of_16_bit_grey(tmp_path):
+    pixels = np.arange(80, dtype=np.uint16).reshape(8, 10) * 829
+    iio.imwrite(tmp_path / "a.png", pixels)
+    np.testing.assert_allclose(read_pixels(tmp_path / "a.png")[..., 1], pixels / 65535, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_read_pixels_of_16_bit_colour_keeps_8_bits(tmp_path, channels):
+    pixels = np.random.default_rng(0).integers(0, 65536, (8, 10, channels), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels[..., [2, 1, 0, 3][:channels]])  # cv2 takes BGR
+    np.testing.assert_allclose(read_pixels(tmp_path / "a.png"), pixels / 65535, atol=1 / 255)
+
+
+@pytest.mark.parametrize("keep", [0, 8, 60, 200])
+def test_read_pixels_refuses_a_truncated_image(tmp_path, keep):
+    iio.imwrite(tmp_path / "a.png", random_pixels(0, 4))
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:keep])
+    with refused(r"a\.png: cannot be read as an image \(.+\)"):
+        read_pixels(tmp_path / "a.png")
+
+
+def test_read_pixels_refuses_what_is_no_image(tmp_path):
+    (tmp_path / "text.png").write_text("not an image\n" * 20)
+    (tmp_path / "folder.png").mkdir()
+    for name in ("text.png", "folder.png", "none.png"):
+        with refused(f"{name}: cannot be read as an image"):
+            read_pixels(tmp_path / name)
+
+
+def test_read_pixels_of_grey_with_alpha(tmp_path):
+    pixels = random_pixels(0, 2)
+    iio.imwrite(tmp_path / "a.png", pixels)
+    np.testing.assert_allclose(read_pixels(tmp_path / "a.png"), pixels[..., [0, 0, 0, 1]] / 255, atol=1e-7)
+
+
+def test_read_pixels_of_one_bit(tmp_path):
+    bits = random_pixels(0, 1)[..., 0] > 127
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), np.repeat(bits[..., None], 3, axis=-1))
+
+
+def test_read_pixels_refuses_an_animation(tmp_path):
+    iio.imwrite(tmp_path / "a.gif", np.stack([random_pixels(i, 3) for i in range(3)]))
+    with refused(r"a\.gif: found an image of shape \(3, 8, 10, 3\) and type uint8, expected grey, RGB or RGBA"):
+        read_pixels(tmp_path / "a.gif")
+
+
+def test_read_pixels_refuses_another_size(tmp_path):
+    iio.imwrite(tmp_path / "a.png", random_pixels(0, 3, height=8, width=10))
+    with refused(r"a\.png: the image is 10 x 8, expected 8 x 10"):
+        read_pixels(tmp_path / "a.png", (10, 8))
+
+
+def test_on_background():
+    pixels = np.array([[[0.2, 0.4, 0.6, 0.25], [0.2, 0.4, 0.6, 1.0], [0.2, 0.4, 0.6, 0.0]]], np.float32)
+    rgb = pixels[..., :3]
+    white = [[[0.8, 0.85, 0.9], [0.2, 0.4, 0.6], [1, 1, 1]]]  # 0.2 * 0.25 + 0.75, ...
+    np.testing.assert_allclose(on_background(pixels, white=True), white, atol=1e-6)
+    np.testing.assert_array_equal(on_background(pixels, white=False), rgb)
+    np.testing.assert_array_equal(on_background(rgb, white=True), rgb)
+
+
+def shares(n: int) -> np.ndarray:
+    """(n//2 n) The share of each of n pixels in each of n // 2 equal parts of their row."""
+    edges = np.linspace(0, n, n // 2 + 1)
+    overlaps = [[max(0, min(b, i + 1) - max(a, i)) for i in range(n)] for a, b in pairwise(edges)]
+    return np.array(overlaps) * (n // 2) / n
+
+
+@pytest.mark.parametrize("shape", [(8, 10, 3), (7, 9, 4), (5, 2, 3), (2, 3, 4)])
+def test_half_size_averages_areas(shape):
+    array = np.random.default_rng(0).random(shape).astype(np.float32)
+    halved = half_size(array)
+    expected = np.einsum("ih, hwc, jw -> ijc", shares(shape[0]), array, shares(shape[1]))
+    assert halved.shape == (shape[0] // 2, shape[1] // 2, shape[2])
+    np.testing.assert_allclose(halved, expected, atol=1e-6)
+
+
+def test_half_intrinsics():
+    intrinsics = np.array([[20.0, 22, 5, 4], [30, 33, 6, 3]])
+    halved, height, width = half_intrinsics(intrinsics, 8, 10)
+    assert (height, width) == (4, 5)
+    np.testing.assert_allclose(halved, intrinsics / 2)
+    halved, height, width = half_intrinsics(intrinsics, 7, 9)
+    assert (height, width) == (3, 4)
+    np.testing.assert_allclose(halved, intrinsics * [4 / 9, 3 / 7, 4 / 9, 3 / 7])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 8), (8, 1)])
+def test_half_intrinsics_refuses_one_pixel(height, width):
+    with refused(f"--half_res: the images are {width} x {height}, expected at least 2 x 2"):
+        half_intrinsics(np.ones((1, 4)), height, width)

@@ -62,9 +62,7 @@ def load_blender(
         pixels = read_pixels(paths[view], full_size)
         return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
 
-    unseen, notes = unseen_pool(len(names), train, test, unseen_poses)
-    if white_bkgd and first.shape[-1] == 3:
-        notes += (f"{paths[train[0]]}: RGB without alpha; such images are taken as opaque",)
+    opaque = white_bkgd and first.shape[-1] == 3
     return Scene(
         name=folder.resolve().name,
         view_names=tuple(names),
@@ -78,9 +76,9 @@ def load_blender(
         train=train,
         val=tuple(split_of["val"]),
         test=test,
-        unseen=unseen,
+        unseen=unseen_pool(len(names), train, test, unseen_poses),
         image=read_image,
-        notes=notes,
+        notes=(f"{paths[train[0]]}: RGB without alpha; such images are taken as opaque",) * opaque,
     )
 
 

@@ -63,7 +63,6 @@ def load_dtu(
         pixels = read_pixels(paths[view], full_size)
         return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
 
-    unseen, notes = unseen_pool(n_views, train, test, unseen_poses)
     return Scene(
         name=folder.resolve().name,
         view_names=tuple(path.stem for path in paths),
@@ -77,10 +76,9 @@ def load_dtu(
         train=train,
         val=test,
         test=test,
-        unseen=unseen,
+        unseen=unseen_pool(n_views, train, test, unseen_poses),
         image=read_image,
         mask=mask_reader(maskdir, paths, full_size, half_res) if maskdir else None,
-        notes=notes,
     )
 
 

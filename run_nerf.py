@@ -136,16 +136,23 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
     lines = {
         "scene": f"{scene.name} ({args.dataset_type}), {scene.width} x {scene.height}, "
         f"near {scene.near:g}, far {scene.far:g}, {'white' if scene.white_background else 'black'} background",
-        "views": f"{len(scene.train)} to train on ({train}), {len(scene.test)} to test on, "
-        f"{len(scene.unseen)} poses in the unseen pool",
+        "views": f"{len(scene.train)} to train on ({train}), {len(scene.test)} to test on",
         "networks": " + ".join(f"{size:,}" for size in sizes) + " parameters",
         "losses": " + ".join(["colour", *terms]),
         "run": f"{run_folder(args)}, device {device} ({place}), seed {args.seed}",
     }
-    for name, text in lines.items():
+    if build.has_unseen(args):
+        lines["unseen"] = f"{len(scene.unseen)} poses; {unseen_note(args, scene)}"
+    for name, text in [*lines.items(), *(("note", note) for note in scene.notes)]:
         say(f"{name:<10}{text}")
-    for note in scene.notes:
-        say(f"{'note':<10}{note}")
+
+
+def unseen_note(args: argparse.Namespace, scene: Scene) -> str:
+    """Whether poses of test views are regularised (never their pixels), and why."""
+    if not set(scene.unseen) & set(scene.test):
+        return "the test views' are not among them"
+    why = "" if args.unseen_poses == "all" else ", as else only the training poses would be left"
+    return f"the test views' (poses, not pixels) are among them{why}"
 
 
 def scalars_of(trainer: Trainer, terms: dict, renderings: dict, threshold: float, rays_per_second: float) -> dict:
@@ -186,19 +193,20 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: ScalarL
     bar = tqdm(total=args.N_iters, initial=trainer.step, unit="step", desc="training", dynamic_ncols=True,
                mininterval=0.2 if sys.stderr.isatty() else 30)
     with bar:
+        clock = time.perf_counter()
         while trainer.step < args.N_iters:
             with interrupt.held():
-                start = time.perf_counter()
                 terms, renderings = trainer.train_step()
-                rate = sum(len(rendering.fine.acc) for rendering in renderings.values())
-                rate /= time.perf_counter() - start
+                n_rays = sum(len(rendering.fine.acc) for rendering in renderings.values())
+                clock, start = time.perf_counter(), clock  # from step to step: CUDA runs behind the clock
+                report(trainer, args, log, bar, terms, renderings, n_rays / (clock - start))
                 step, testing = trainer.step, due(trainer.step, args.i_testset)
-                report(trainer, args, log, bar, terms, renderings, rate)
                 if due(step, args.i_weights) or testing or step == args.N_iters:
                     say(f"saved {save(trainer, args)}")
             if testing:
                 results = evaluate(trainer.networks, args, scene, step, scene.test, "testset")
                 log.tensorboard(step, {f"test/{name}": value for name, value in results.items()})
+                clock = time.perf_counter()
 
 
 def report(trainer: Trainer, args: argparse.Namespace, log: ScalarLog, bar, terms, renderings, rate: float) -> None:
@@ -219,7 +227,7 @@ def report(trainer: Trainer, args: argparse.Namespace, log: ScalarLog, bar, term
         say(f"step {step}  loss {loss:.4f}  psnr {psnr:.2f}  {parts}  {rate:.0f} rays/s")
         for which in empty_passes(renderings[SEEN]):
             say(f"WARNING: the {which} network has density nowhere on this step's rays, hence no gradient; if this "
-                "warning stays, it is stuck (half of all initial networks start so): start again with another --seed")
+                "warning stays, it is stuck at a bad start: start again with another --seed")
 
 
 def empty_passes(rendering) -> list[str]:
@@ -336,7 +344,8 @@ def run(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the loss is not finite, 2 a file or option cannot be used, 130 or 143 stopped."""
+    """Exit status: 0 done; 1 a loss that is not finite, or a disk that is full; 2 a file or option that cannot
+    be used; 130 or 143 stopped."""
     try:
         return run(sys.argv[1:] if argv is None else argv)
     except InputError as error:
@@ -344,6 +353,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except NonFiniteLoss as error:
         print(f"run_nerf.py: {error}; the last checkpoint stands", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"run_nerf.py: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -88,23 +88,15 @@ def check_views(views: list[int], n_views: int, option: str) -> None:
 
 def unseen_pool(
     n_views: int, train: tuple[int, ...], test: tuple[int, ...], unseen_poses: str
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The poses that entropy and smoothness are applied to, and what to tell the user about them.
+) -> tuple[int, ...]:
+    """The views whose poses may be regularised.
 
     `all` is the released pool: every pose of the data set. `no_test` leaves the test poses out,
     unless nothing but the training poses would be left.
     """
     everything = tuple(range(n_views))
-    if unseen_poses == "all":
-        return everything, ()
     pool = tuple(view for view in everything if view not in set(test))
-    if set(pool) <= set(train):
-        note = (
-            "unseen poses: all poses of the data set, the test views' among them (poses, not pixels): "
-            "without them only the training poses would be left"
-        )
-        return everything, (note,)
-    return pool, ()
+    return everything if unseen_poses == "all" or set(pool) <= set(train) else pool
 
 
 def require_folder(path: str | Path, option: str) -> Path:

@@ -227,6 +227,32 @@ def test_interrupt_waits_for_the_end_of_a_held_block():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize(("extra", "said"), [
+    ([], "6 poses; the test views' (poses, not pixels) are among them, as else only the training poses"),
+    (["--unseen_poses", "all"], "6 poses; the test views' (poses, not pixels) are among them\n"),
+    (["--test_scene", "5"], "5 poses; the test views' are not among them\n"),
+], ids=str)  # fmt: skip
+def test_what_the_unseen_pool_holds_is_said(dtu, tmp_path, capsys, extra, said):
+    command = options(dtu, tmp_path, "--train_scene", "0", "1", *extra, "--N_iters", "1", kind="dtu")
+    assert main([*command, "--entropy", "--entropy_ray_zvals_lambda", "0.01"]) == 0
+    assert said in capsys.readouterr().out
+    assert main([*command, "--no_reload"]) == 0
+    assert "unseen    " not in capsys.readouterr().out
+
+
+def test_a_network_without_density_is_warned_of(blender, tmp_path, capsys):
+    command = options(blender, tmp_path, "--N_iters", "1", "--N_importance", "0")
+    warned = {}
+    for seed in range(6):
+        assert main([*command, "--seed", str(seed), "--no_reload"]) == 0
+        text = capsys.readouterr().out
+        state = contents(tmp_path, 1)["optimizer_state_dict"]["state"]
+        stuck = not any(moments["exp_avg"].any() for moments in state.values())
+        warned[seed] = ("WARNING: the fine network has density nowhere" in text, stuck)
+    assert all(warning == stuck for warning, stuck in warned.values())
+    assert {stuck for _, stuck in warned.values()} == {True, False}
+
+
 def test_wandb_is_optional(blender, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if not installed
     assert main(options(blender, tmp_path, "--no_batching", "--N_iters", "2", "--wandb")) == 0

@@ -75,8 +75,8 @@ class Cameras(NamedTuple):
         """The rays through `pixels`, which may lie outside the image (section 2 of the method)."""
         poses = self.poses[pixels.pose]
         fx, fy, cx, cy = self.intrinsics[pixels.pose].unbind(-1)
-        x = (pixels.cols + self.pixel_center - cx) / fx
-        y = -(pixels.rows + self.pixel_center - cy) / fy
+        x = (pixels.cols - (cx - self.pixel_center)) / fx
+        y = -(pixels.rows - (cy - self.pixel_center)) / fy
         in_camera = torch.stack([x, y, -torch.ones_like(x)], dim=-1)
         directions = (poses[:, :, :3] * in_camera[:, None, :]).sum(-1)
         return Rays(poses[:, :, 3], directions, self.near, self.far)

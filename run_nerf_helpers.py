@@ -174,8 +174,8 @@ def composite(
     depth = (weights * z).sum(-1)
     if white_background:
         rgb = rgb + (1 - acc[:, None])
-    tiny = torch.finfo(acc.dtype).tiny
-    disparity = acc / torch.maximum(depth, 1e-10 * acc).clamp_min(tiny)  # 1/max(1e-10, depth/acc); 0 if empty
+    seen = torch.where(acc > 0, acc, 1)  # 1 instead of 0/0, in the gradient too
+    disparity = torch.where(acc > 0, 1 / (depth / seen).clamp_min(1e-10), 0)
     return Composite(rgb, depth, acc, disparity, weights, alpha)
 
 

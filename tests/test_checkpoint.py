@@ -30,7 +30,7 @@ class ForeignNeRF(nn.Module):
 
 
 def foreign_pair(use_viewdirs):
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         pair = [ForeignNeRF(use_viewdirs=use_viewdirs), ForeignNeRF(use_viewdirs=use_viewdirs)]
     return pair, torch.optim.Adam([p for network in pair for p in network.parameters()], lr=5e-4, betas=(0.9, 0.999))

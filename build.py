@@ -2,10 +2,12 @@
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+import checkpoint
 from errors import InputError
 from load_scene import load_scene
 from loss import Regularizer, entropy_regularizer, smoothness_regularizer
@@ -41,6 +43,21 @@ def build_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"--device {name}: found no MPS device, expected auto or cpu on this machine")
     return device
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    return Path(args.basedir) / args.expname
+
+
+def find_checkpoint(args: argparse.Namespace) -> checkpoint.Checkpoint | None:
+    """The checkpoint to start from: ft_path, else the newest of the run. To render, ckpt_render_iter
+    names another one."""
+    if args.no_reload:
+        return None
+    path = args.ft_path or checkpoint.latest(run_folder(args))
+    if args.ckpt_render_iter and (args.render_only or args.eval_only):
+        path = checkpoint.path_of(run_folder(args), args.ckpt_render_iter)
+    return checkpoint.read(path) if path else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ In our files `global_step` is the number of completed updates; theirs hold one l
 of theirs is recognised by the missing `version`.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from errors import InputError
+from files import atomic_file
 from version import VERSION
 
 NETWORK_KEYS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"}
@@ -64,26 +64,9 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
     }
     if networks.fine is not None:
         content["network_fine_state_dict"] = networks.fine.state_dict()
-    path = path_of(folder, step)
-    temporary = path.with_suffix(".tar.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush_folder(folder)
-    return path
-
-
-def flush_folder(folder: Path) -> None:
-    """Make a rename durable, where folders can be opened (not on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    with atomic_file(path_of(folder, step)) as file:
+        torch.save(content, file)
+    return path_of(folder, step)
 
 
 def read(path: str | Path) -> Checkpoint:

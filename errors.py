@@ -1,9 +1,26 @@
-"""The one error that a user can cause."""
+"""The one error that a user can cause, and how scripts end."""
+
+import sys
+from collections.abc import Callable
 
 
 class InputError(Exception):
     """A file or an option that cannot be used.
 
     The message is one line that names the file or option, what was found and what was expected.
-    Scripts print it and exit with status 2; see `run_nerf.main`.
     """
+
+
+def exit_status(program: str, run: Callable[[], int]) -> int:
+    """What a script exits with: what `run` returns; 2, after one line, where a file or option cannot be
+    used; 1, likewise, where the system fails (a full disk, say); 130 after Ctrl-C."""
+    try:
+        return run()
+    except InputError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

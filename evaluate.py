@@ -1,6 +1,18 @@
-"""Render views of a scene with trained networks, write them as images, measure them."""
+"""Render views of finished or running runs, write them as images, measure them: `python evaluate.py LOGDIR ...`.
 
-from collections.abc import Sequence
+One code path for this script, for `--eval_only` and `--render_only`, and for evaluations during training.
+"""
+
+import argparse
+import csv
+import json
+import math
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import cv2
@@ -9,46 +21,72 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import build
+import checkpoint
+from errors import InputError, exit_status
+from files import atomic_file, make_folder
 from logs import say
-from metrics import psnr
+from metrics import load_lpips, mse, psnr, psnr_of_mse, ssim
+from options import parse_options
 from rays import cameras_of, image_rays
 from run_nerf_helpers import Image, Networks, Sampling, render_image
 from scene import Scene
+from version import VERSION
+
+METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked")
 
 
-def render_views(
-    networks: Networks, scene: Scene, views: Sequence[int], folder: Path, *, sampling: Sampling,
-    chunk: int, netchunk: int, pixel_center: float, device: torch.device, factor: int = 0,
-) -> dict[str, dict[str, float]]:
-    """Render views to `folder` as NAME.png and NAME_depth.png; returns view name -> its metrics.
+@dataclass(frozen=True)
+class Renderer:
+    """Trained networks and how to render with them. factor: render at 1/factor of the size."""
 
-    factor: render at 1/factor of the size, and compare with the photograph reduced likewise.
-    """
-    factor = max(factor, 1)
-    height, width = scene.height // factor, scene.width // factor
-    results = {}
-    with tqdm(total=len(views) * height * width, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
-        for view in views:
-            cameras = cameras_of(scene, [view], pixel_center, device)
-            scale = torch.tensor([width / scene.width, height / scene.height] * 2, device=device)
-            cameras = cameras._replace(intrinsics=cameras.intrinsics * scale)
-            rays = image_rays(cameras, height, width)
-            rendered = render_image(networks, rays, height, width, sampling, chunk, netchunk, bar.update)
-            name = scene.view_names[view]
-            write_images(folder / name.replace("/", "_"), rendered, scene.near, scene.far)
-            results[name] = measure(rendered, scene, view, factor)
-            say(f"{name}: " + "  ".join(f"{key} {value:.2f}" for key, value in results[name].items()))
-    return results
+    networks: Networks
+    sampling: Sampling
+    chunk: int
+    netchunk: int
+    pixel_center: float
+    device: torch.device
+    factor: int = 1
+
+    def view(self, scene: Scene, view: int, progress: Callable[[int], None]) -> Image:
+        """Render one view of a scene; `progress` hears how many rays were done."""
+        height, width = self.size(scene)
+        cameras = cameras_of(scene, [view], self.pixel_center, self.device)
+        scale = torch.tensor([width / scene.width, height / scene.height] * 2, device=self.device)
+        cameras = cameras._replace(intrinsics=cameras.intrinsics * scale)
+        rays = image_rays(cameras, height, width)
+        return render_image(self.networks, rays, height, width, self.sampling, self.chunk, self.netchunk, progress)
+
+    def size(self, scene: Scene) -> tuple[int, int]:
+        """Height and width of what is rendered."""
+        return max(scene.height // self.factor, 1), max(scene.width // self.factor, 1)
 
 
-def measure(rendered: Image, scene: Scene, view: int, factor: int) -> dict[str, float]:
-    """PSNR in dB against the photograph, and within the object's mask where the scene has masks."""
-    rgb = rendered.rgb.cpu().numpy()
-    truth = reduced(scene.image(view), factor)
-    result = {"psnr": psnr(rgb, truth)}
+def make_renderer(args: argparse.Namespace, networks: Networks, device: torch.device) -> Renderer:
+    return Renderer(
+        networks=networks,
+        sampling=build.build_sampling(args),
+        chunk=args.chunk,
+        netchunk=args.netchunk,
+        pixel_center=args.pixel_center,
+        device=device,
+        factor=max(args.render_factor, 1),
+    )
+
+
+# One view.
+
+
+def measure(rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None) -> dict[str, float | None]:
+    """Metrics of a rendering against the photograph (reduced likewise where factor > 1), and within
+    the object's mask where the scene has masks. None for what cannot be computed."""
+    rgb, truth = rendered.rgb.cpu().numpy(), reduced(scene.image(view), factor)
+    result = {"mse": mse(rgb, truth), "psnr": psnr(rgb, truth), "ssim": ssim(rgb, truth)}
+    result["lpips"] = lpips(rgb, truth) if lpips else None
     if scene.mask:
-        result["psnr_masked"] = psnr(rgb, truth, reduced(scene.mask(view).astype(np.float32), factor) >= 0.5)
-    return result
+        mask = reduced(scene.mask(view).astype(np.float32), factor) >= 0.5
+        result |= {"psnr_masked": psnr(rgb, truth, mask), "ssim_masked": ssim(rgb, truth, mask)}
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in result.items()}
 
 
 def reduced(image: np.ndarray, factor: int) -> np.ndarray:
@@ -56,18 +94,211 @@ def reduced(image: np.ndarray, factor: int) -> np.ndarray:
     if factor == 1:
         return image
     height, width = image.shape[:2]
-    return cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    size = (max(width // factor, 1), max(height // factor, 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def write_images(stem: Path, rendered: Image, near: float, far: float) -> None:
-    """STEM.png, 8-bit RGB; STEM_depth.png, 16-bit, 0..65535 for near..far of the scene."""
-    rgb = (rendered.rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+def write_images(folder: Path, name: str, rendered: Image, near: float, far: float) -> None:
+    """NAME.png, 8-bit RGB; NAME_depth.png, 16-bit, 0..65535 for z-depths near..far;
+    NAME_depth_color.png, the same in colours, bright is near."""
     depth = ((rendered.depth - near) / (far - near)).clamp(0, 1).double().cpu().numpy()
-    iio.imwrite(f"{stem}.png", rgb)
-    iio.imwrite(f"{stem}_depth.png", np.round(depth * 65535).astype(np.uint16))
+    iio.imwrite(folder / f"{name}_depth.png", np.round(depth * 65535).astype(np.uint16))
+    iio.imwrite(folder / f"{name}_depth_color.png", depth_colours(depth))
+    iio.imwrite(folder / f"{name}.png", eight_bit(rendered.rgb))
 
 
-def mean_of(results: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Mean over views of each metric; views without a value (an empty mask) are left out."""
-    names = next(iter(results.values()), {})
-    return {name: float(np.nanmean([metrics[name] for metrics in results.values()])) for name in names}
+def eight_bit(rgb: torch.Tensor) -> np.ndarray:
+    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def depth_colours(depth: np.ndarray) -> np.ndarray:
+    """h w in 0..1 -> h w 3 uint8; 0, which is near, is bright. A perceptually uniform map."""
+    return cv2.applyColorMap(np.round((1 - depth) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+# Many views, and the record of their metrics.
+
+
+def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path, facts: dict) -> dict:
+    """Render and measure views, and write their images and metrics.json to `folder`.
+
+    facts: what the record says of the run beside its metrics; where a record of equal facts is there,
+    views in it are not rendered again, so that an evaluation that was stopped goes on.
+    Returns the record.
+    """
+    height, width = renderer.size(scene)
+    facts = facts | {
+        "scene": scene.name,
+        "render_size": [width, height],
+        "weights": fingerprint(renderer.networks),
+        "depth_png": {"0": scene.near, "65535": scene.far},
+        "version": VERSION,
+    }
+    record = read_record(folder, facts) or facts | {"seconds": 0.0, "device": str(renderer.device), "views": {}}
+    lpips, record["lpips_missing"] = load_lpips()
+    todo = [view for view in views if scene.view_names[view] not in record["views"]]
+    record["rendered_now"] = len(todo)
+    with tqdm(total=len(todo) * height * width, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
+        for view in todo:
+            start, name = time.perf_counter(), scene.view_names[view]
+            rendered = renderer.view(scene, view, bar.update)
+            write_images(folder, name.replace("/", "_"), rendered, scene.near, scene.far)
+            record["views"][name] = measure(rendered, scene, view, renderer.factor, lpips)
+            record["seconds"] += time.perf_counter() - start
+            record["mean"] = means(record["views"])
+            write_record(folder, record)
+            values = ((metric, value) for metric, value in record["views"][name].items() if metric in METRICS)
+            say(f"{name}: " + "  ".join(f"{metric} {shown(metric, value)}" for metric, value in values))
+    return record
+
+
+def fingerprint(networks: Networks) -> str:
+    """A checksum of the weights: a record of other weights of the same step is no record of these."""
+    crc = 0
+    for parameter in networks.parameters():
+        crc = zlib.crc32(parameter.detach().cpu().numpy().tobytes(), crc)
+    return f"{crc:08x}"
+
+
+def means(views: dict[str, dict]) -> dict[str, float | None]:
+    """Means over the views that have a value; `psnr_pooled` is the PSNR of the mean squared error."""
+    result = {}
+    for name in next(iter(views.values()), {}):
+        values = [metrics[name] for metrics in views.values() if metrics[name] is not None]
+        result[name] = float(np.mean(values)) if values else None
+    if result.get("mse"):
+        result["psnr_pooled"] = psnr_of_mse(result["mse"])
+    return result
+
+
+def read_record(folder: Path, facts: dict) -> dict | None:
+    """An earlier record of the same facts whose images are there; None where there is none."""
+    try:
+        record = json.loads((folder / "metrics.json").read_text())
+        same = all(record[name] == value for name, value in facts.items())
+        complete = all((folder / f"{name.replace('/', '_')}.png").is_file() for name in record["views"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if same and complete else None
+
+
+def write_record(folder: Path, record: dict) -> None:
+    with atomic_file(folder / "metrics.json") as file:
+        kept = {name: value for name, value in record.items() if name != "rendered_now"}
+        file.write(json.dumps(kept, indent=1).encode())
+
+
+def append_result(path: Path, expname: str, record: dict) -> None:
+    """One line of results.csv, under its header."""
+    row = {"time": datetime.now().isoformat(timespec="seconds"), "expname": expname}
+    row |= {name: record[name] for name in ("scene", "step", "kind", "seconds", "device", "version")}
+    row |= {"views": len(record["views"]), "width": record["render_size"][0]}
+    row |= {name: record["mean"].get(name) for name in METRICS}
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def evaluate_run(
+    args: argparse.Namespace, networks: Networks, scene: Scene, step: int, views: Sequence[int], kind: str
+) -> dict:
+    """Evaluate views of a run in basedir/expname/KIND_STEP, and add a line to basedir/results.csv.
+
+    kind: testset, renderonly_test or renderonly_train. Returns the record.
+    """
+    folder = make_folder(build.run_folder(args) / f"{kind}_{step:06d}")
+    renderer = make_renderer(args, networks, next(networks.coarse.parameters()).device)
+    options = {name: value for name, value in vars(args).items() if name not in EVALUATION_OPTIONS}
+    record = evaluate_views(renderer, scene, views, folder, {"step": step, "kind": kind, "options": options})
+    if record["rendered_now"]:
+        append_result(Path(args.basedir) / "results.csv", args.expname, record)
+    say(f"{len(views)} views in {folder}, {len(views) - record['rendered_now']} of them from before")
+    return record
+
+
+# Options that say how a run is looked at, not what it is.
+EVALUATION_OPTIONS = (
+    "config", "basedir", "expname", "datadir", "maskdir", "device", "render_only", "eval_only", "render_test",
+    "render_train", "ckpt_render_iter", "ft_path", "no_reload", "chunk", "netchunk", "N_iters", "wandb",
+    "i_print", "i_weights", "i_testset", "i_wandb", "i_img", "i_video",
+)  # fmt: skip
+
+
+def table(records: dict[str, dict]) -> str:
+    """Run -> record, as text: a line a run, a column a metric that any run has."""
+    names = [name for name in METRICS if any(record["mean"].get(name) is not None for record in records.values())]
+    rows = [["run", "step", "views", *names]]
+    for run, record in records.items():
+        numbers = [shown(name, record["mean"].get(name)) for name in names]
+        rows.append([run, str(record["step"]), str(len(record["views"])), *numbers])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def shown(metric: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if metric.startswith("psnr") else f"{value:.4f}"
+
+
+# The script.
+
+
+def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[str, dict]:
+    """Evaluate a run's checkpoint without training it, or changing anything of it: kind -> record."""
+    device = build.build_device(args.device)
+    scene = build.build_scene(args)
+    found = build.find_checkpoint(args)
+    if found is None:
+        raise InputError(f"{build.run_folder(args)}: found no checkpoint to render, expected those of a trained run")
+    networks = build.build_networks(args, device, torch.Generator().manual_seed(args.seed))
+    checkpoint.load_networks(found, networks)
+    say(f"rendering {found.path}, step {found.step}, on {device}")
+    views = {"testset": scene.test, "renderonly_test": scene.test, "renderonly_train": scene.train}
+    return {kind: evaluate_run(args, networks, scene, found.step, views[kind], kind) for kind in kinds}
+
+
+def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:
+    """The options that a run was trained with, from its folder, wherever that lies now."""
+    path = logdir / "args.txt"
+    if not path.is_file():
+        raise InputError(f"{logdir}: found no args.txt, expected the folder of a run of run_nerf.py")
+    args, _ = parse_options(["--config", str(path), "--ft_path", "", "--no_reload", "False", *extra])
+    if build.run_folder(args).resolve() != logdir.resolve():
+        args.basedir, args.expname = str(logdir.parent), logdir.resolve().name
+    return args
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise InputError(message)
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = Parser(description="Evaluate runs on their test views: images, metrics.json, results.csv, a table.")
+    parser.add_argument("logdir", nargs="+", type=Path, help="folder of a run (basedir/expname)")
+    parser.add_argument("--step", type=int, help="the checkpoint of this step, instead of the newest")
+    parser.add_argument("--render_factor", type=int, default=0, help="render at 1/n of the size")
+    parser.add_argument("--datadir", help="where the scene is now, if it has moved")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
+    return parser.parse_args(argv)
+
+
+def run(argv: list[str]) -> int:
+    given = parse_arguments(argv)
+    extra = ["--eval_only", "--device", given.device, "--render_factor", str(given.render_factor)]
+    extra += ["--datadir", given.datadir] if given.datadir else []
+    extra += ["--ckpt_render_iter", str(given.step)] if given.step is not None else []
+    runs = {str(logdir): run_options(logdir, extra) for logdir in given.logdir}
+    records = {name: evaluate_checkpoint(args, ["testset"])["testset"] for name, args in runs.items()}
+    print(table(records))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return exit_status("evaluate.py", lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,6 @@ The loop, and what surrounds it: start or resume, progress, checkpoints, stoppin
 import argparse
 import shlex
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from tqdm import tqdm
 
 import build
 import checkpoint
-from errors import InputError
-from evaluate import mean_of, render_views
+from errors import exit_status
+from evaluate import evaluate_checkpoint, evaluate_run, table
+from files import make_folder
 from interrupt import Interrupt, Stopped
 from logs import ScalarLog, say, start_wandb
 from loss import Regularizer, loss_terms, needed_groups, total_loss
@@ -95,20 +95,6 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
     )
 
 
-def run_folder(args: argparse.Namespace) -> Path:
-    return Path(args.basedir) / args.expname
-
-
-def find_checkpoint(args: argparse.Namespace) -> checkpoint.Checkpoint | None:
-    """The checkpoint to start from: ft_path, else the one asked for, else the newest of the run."""
-    if args.no_reload:
-        return None
-    path = args.ft_path or checkpoint.latest(run_folder(args))
-    if args.ckpt_render_iter and (args.render_only or args.eval_only):
-        path = checkpoint.path_of(run_folder(args), args.ckpt_render_iter)
-    return checkpoint.read(path) if path else None
-
-
 def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namespace) -> None:
     """Go on exactly where a checkpoint stands, as far as it says where that is."""
     checkpoint.load_networks(found, trainer.networks)
@@ -139,7 +125,7 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
         "views": f"{len(scene.train)} to train on ({train}), {len(scene.test)} to test on",
         "networks": " + ".join(f"{size:,}" for size in sizes) + " parameters",
         "losses": " + ".join(["colour", *terms]),
-        "run": f"{run_folder(args)}, device {device} ({place}), seed {args.seed}",
+        "run": f"{build.run_folder(args)}, device {device} ({place}), seed {args.seed}",
     }
     if build.has_unseen(args):
         lines["unseen"] = f"{len(scene.unseen)} poses; {unseen_note(args, scene)}"
@@ -174,7 +160,7 @@ def scalars_of(trainer: Trainer, terms: dict, renderings: dict, threshold: float
 
 def save(trainer: Trainer, args: argparse.Namespace) -> Path:
     return checkpoint.save(
-        run_folder(args),
+        build.run_folder(args),
         trainer.step,
         trainer.networks,
         trainer.optimizer,
@@ -204,8 +190,10 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: ScalarL
                 if due(step, args.i_weights) or testing or step == args.N_iters:
                     say(f"saved {save(trainer, args)}")
             if testing:
-                results = evaluate(trainer.networks, args, scene, step, scene.test, "testset")
-                log.tensorboard(step, {f"test/{name}": value for name, value in results.items()})
+                record = evaluate_run(args, trainer.networks, scene, step, scene.test, "testset")
+                say(table({args.expname: record}))
+                means = {f"test/{name}": value for name, value in record["mean"].items() if value is not None}
+                log.tensorboard(step, means)
                 clock = time.perf_counter()
 
 
@@ -236,50 +224,22 @@ def empty_passes(rendering) -> list[str]:
     return [which for which, composite in passes if composite is not None and not composite.acc.any()]
 
 
-def evaluate(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, views, kind: str) -> dict:
-    """Render views to basedir/expname/KIND_STEP; says and returns the mean of each metric."""
-    folder = make_folder(run_folder(args) / f"{kind}_{step:06d}")
-    results = mean_of(
-        render_views(
-            networks,
-            scene,
-            views,
-            folder,
-            sampling=build.build_sampling(args),
-            chunk=args.chunk,
-            netchunk=args.netchunk,
-            pixel_center=args.pixel_center,
-            device=next(networks.coarse.parameters()).device,
-            factor=args.render_factor,
-        )
-    )
-    means = "  ".join(f"{name} {value:.2f}" for name, value in results.items())
-    say(f"step {step}: mean of {len(views)} views: {means}; images in {folder}")
-    return results
-
-
-def run_rendering(args: argparse.Namespace, scene: Scene, device: torch.device) -> None:
+def run_rendering(args: argparse.Namespace) -> int:
     """render_only and eval_only: nothing is trained, no checkpoint is written."""
-    found = find_checkpoint(args)
-    if found is None:
-        raise InputError(f"{run_folder(args)}: found no checkpoint to render, expected a trained run or --ft_path")
-    networks = build.build_networks(args, device, torch.Generator().manual_seed(args.seed))
-    checkpoint.load_networks(found, networks)
-    describe(args, scene, networks, device)
-    say(f"rendering {found.path}, step {found.step}")
     if args.eval_only:
-        evaluate(networks, args, scene, found.step, scene.test, "testset")
-        return
-    if args.render_test or not args.render_train:
-        evaluate(networks, args, scene, found.step, scene.test, "renderonly_test")
-    if args.render_train:
-        evaluate(networks, args, scene, found.step, scene.train, "renderonly_train")
+        kinds = ["testset"]
+    else:
+        kinds = ["renderonly_test"] * (args.render_test or not args.render_train)
+        kinds += ["renderonly_train"] * args.render_train
+    records = evaluate_checkpoint(args, kinds)
+    say(table({f"{args.expname} {kind}": record for kind, record in records.items()}))
+    return 0
 
 
 def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, argv: list[str]) -> int:
     trainer = make_trainer(args, scene, device)
     describe(args, scene, trainer.networks, device)
-    found = find_checkpoint(args)
+    found = build.find_checkpoint(args)
     if found:
         resume(trainer, found, args)
         say(f"going on from {found.path}, step {trainer.step}")
@@ -287,8 +247,8 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
         say(f"nothing to do: step {trainer.step} of N_iters {args.N_iters} is reached")
         return 0
     prepare_folder(args, trainer.step)
-    wandb_run = start_wandb(args.expname, args.wandb_group, vars(args), run_folder(args)) if args.wandb else None
-    log = ScalarLog(run_folder(args), trainer.step, wandb_run)
+    wandb_run = start_wandb(args.expname, args.wandb_group, vars(args), build.run_folder(args)) if args.wandb else None
+    log = ScalarLog(build.run_folder(args), trainer.step, wandb_run)
     try:
         with Interrupt() as interrupt:
             train(trainer, args, scene, log, interrupt)
@@ -297,28 +257,17 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
         return stopped.status
     finally:
         log.close()
-    say(f"done: {trainer.step} steps, {run_folder(args)}")
+    say(f"done: {trainer.step} steps, {build.run_folder(args)}")
     return 0
 
 
 def prepare_folder(args: argparse.Namespace, step: int) -> None:
     """The first thing that is written: the run's folder and its options, as a config file."""
-    folder = make_folder(run_folder(args))
+    folder = make_folder(build.run_folder(args))
     (folder / "args.txt").write_text(as_config(args))
     aside = checkpoint.set_aside(folder, step)
     if aside:
         say(f"checkpoints later than step {step} are now in {aside}")
-
-
-def make_folder(folder: Path) -> Path:
-    """The folder, there and writable, or an InputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        reason = f"cannot write to {folder} ({error.strerror}), expected a writable folder"
-        raise InputError(f"--basedir: {reason}") from error
-    return folder
 
 
 def resume_command(args: argparse.Namespace, argv: list[str]) -> str:
@@ -327,38 +276,28 @@ def resume_command(args: argparse.Namespace, argv: list[str]) -> str:
     if args.no_reload:
         words += ["--no_reload", "False"]
     if args.ft_path:
-        words += ["--ft_path", str(checkpoint.latest(run_folder(args)))]
+        words += ["--ft_path", str(checkpoint.latest(build.run_folder(args)))]
     return shlex.join(words)
 
 
 def run(argv: list[str]) -> int:
     args, notes = parse_options(argv)
-    device = build.build_device(args.device)
-    scene = build.build_scene(args)
     for note in notes:
         say(note)
     if args.render_only or args.eval_only:
-        run_rendering(args, scene, device)
-        return 0
-    return run_training(args, scene, device, argv)
+        return run_rendering(args)
+    device = build.build_device(args.device)
+    return run_training(args, build.build_scene(args), device, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done; 1 a loss that is not finite, or a disk that is full; 2 a file or option that cannot
     be used; 130 or 143 stopped."""
     try:
-        return run(sys.argv[1:] if argv is None else argv)
-    except InputError as error:
-        print(f"run_nerf.py: error: {error}", file=sys.stderr)
-        return 2
+        return exit_status("run_nerf.py", lambda: run(sys.argv[1:] if argv is None else argv))
     except NonFiniteLoss as error:
         print(f"run_nerf.py: {error}; the last checkpoint stands", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"run_nerf.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":

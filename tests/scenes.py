@@ -107,18 +107,18 @@ def dtu_projection(camera: dict) -> np.ndarray:
     return 1.7 * world  # a projection is known up to scale
 
 
-def write_dtu(folder, n: int = 6, masks: bool = True):
+def write_dtu(folder, n: int = 6, masks: bool = True, height: int = HEIGHT, width: int = WIDTH):
     """A scan in the layout of DTU; masks are white in their left half."""
     (folder / "image").mkdir(parents=True)
     matrices = {}
     for i, camera in enumerate(dtu_cameras(n)):
-        iio.imwrite(folder / "image" / f"{i:06d}.png", random_pixels(i, 3))
+        iio.imwrite(folder / "image" / f"{i:06d}.png", random_pixels(i, 3, height, width))
         matrices[f"world_mat_{i}"], matrices[f"scale_mat_{i}"] = dtu_projection(camera), camera["scale"]
     np.savez(folder / "cameras.npz", **matrices)
     if masks:
         (folder / "mask").mkdir()
-        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-        mask[:, : WIDTH // 2] = 255
+        mask = np.zeros((height, width), np.uint8)
+        mask[:, : width // 2] = 255
         for i in range(n):
             iio.imwrite(folder / "mask" / f"{i:03d}.png", mask)
     return folder

@@ -1,0 +1,206 @@
+"""evaluate.py: records, images, going on after a stop, and the command line."""
+
+import csv
+import json
+import shutil
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+import run_nerf
+from evaluate import depth_colours, main, means, table
+from metrics import psnr
+from scenes import HEIGHT, WIDTH, write_blender, write_dtu
+from test_training import options
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps on a DTU scan with masks, and its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    scan = write_dtu(folder / "scan", height=16, width=20)
+    extra = ["--no_batching", "--train_scene", "0", "3", "--maskdir", str(scan / "mask"), "--N_iters", "2"]
+    assert run_nerf.main(options(scan, folder, *extra, "--i_weights", "1", kind="dtu")) == 0
+    return folder
+
+
+@pytest.fixture
+def logdir(trained, tmp_path):
+    """A copy of the run, so that each test has its own."""
+    shutil.copytree(trained / "logs", tmp_path / "logs")
+    return tmp_path / "logs" / "run"
+
+
+def record_of(logdir, step=2, kind="testset"):
+    return json.loads((logdir / f"{kind}_{step:06d}" / "metrics.json").read_text())
+
+
+def results(basedir):
+    with (basedir / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_record_images_and_results(logdir, trained, capsys):
+    before = {path.name: path.read_bytes() for path in logdir.iterdir() if path.is_file()}
+    assert main([str(logdir)]) == 0
+    assert {path.name: path.read_bytes() for path in logdir.iterdir() if path.is_file()} == before
+    record, folder = record_of(logdir), logdir / "testset_000002"
+    assert list(record["views"]) == ["000001", "000002", "000004", "000005"]
+    assert (record["step"], record["scene"], record["device"], record["kind"]) == (2, "scan", "cpu", "testset")
+    assert record["options"]["N_samples"] == 4
+    assert record["views"]["000001"]["lpips"] is None
+    assert record["lpips_missing"]
+    assert record["seconds"] > 0
+    for name in ("psnr", "ssim", "psnr_masked", "ssim_masked"):
+        values = [metrics[name] for metrics in record["views"].values()]
+        assert record["mean"][name] == pytest.approx(np.mean(values))
+    pooled = -10 * np.log10(np.mean([metrics["mse"] for metrics in record["views"].values()]))
+    assert record["mean"]["psnr_pooled"] == pytest.approx(pooled)
+
+    rendered, truth = (iio.imread(path) / 255 for path in (folder / "000001.png", trained / "scan/image/000001.png"))
+    assert psnr(rendered, truth) == pytest.approx(record["views"]["000001"]["psnr"], abs=0.05)  # but for 8 bits
+    depth = iio.imread(folder / "000001_depth.png")
+    assert (depth.dtype, depth.shape, record["depth_png"]) == (np.uint16, (16, 20), {"0": 0.1, "65535": 5.0})
+    colours = iio.imread(folder / "000001_depth_color.png").astype(int)
+    assert np.abs(colours - depth_colours(depth / 65535)).max() <= 6  # the 16-bit file is rounded
+
+    [row] = results(logdir.parent)
+    assert (row["expname"], row["step"], row["views"]) == ("run", "2", "4")
+    assert float(row["psnr"]) == pytest.approx(record["mean"]["psnr"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].split() == ["run", "step", "views", "psnr", "psnr_pooled", "ssim", "psnr_masked", "ssim_masked"]
+    assert lines[-1].split()[1:4] == ["2", "4", f"{record['mean']['psnr']:.2f}"]
+
+
+def test_evaluation_goes_on_where_it_stopped(logdir, monkeypatch):
+    real, rendered = evaluate.Renderer.view, []
+
+    def view(self, scene, number, progress):
+        if len(rendered) == 2:
+            raise KeyboardInterrupt
+        rendered.append(number)
+        return real(self, scene, number, progress)
+
+    monkeypatch.setattr(evaluate.Renderer, "view", view)
+    assert main([str(logdir)]) == 130
+    assert list(record_of(logdir)["views"]) == ["000001", "000002"]
+    assert not (logdir.parent / "results.csv").exists()
+
+    rendered.clear()
+    assert main([str(logdir)]) == 0
+    assert rendered == [4, 5]
+    assert len(record_of(logdir)["views"]) == 4
+
+    rendered.clear()
+    assert main([str(logdir)]) == 0
+    assert rendered == []
+    assert len((logdir.parent / "results.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("change", ["weights", "factor", "image", "damaged"])
+def test_a_record_of_something_else_is_not_continued(logdir, monkeypatch, change):
+    assert main([str(logdir)]) == 0
+    rendered, real = [], evaluate.Renderer.view
+    monkeypatch.setattr(evaluate.Renderer, "view", lambda *args: rendered.append(args[2]) or real(*args))
+    extra = []
+    if change == "weights":
+        content = torch.load(logdir / "000002.tar", weights_only=True)
+        content["network_fine_state_dict"]["rgb_linear.bias"] += 0.1
+        torch.save(content, logdir / "000002.tar")
+    elif change == "factor":
+        extra = ["--render_factor", "2"]
+    elif change == "image":
+        (logdir / "testset_000002" / "000002.png").unlink()
+    else:
+        (logdir / "testset_000002" / "metrics.json").write_text("{")
+    assert main([str(logdir), *extra]) == 0
+    assert rendered == [1, 2, 4, 5]
+
+
+def test_one_code_path_for_training_and_the_script(logdir, trained, tmp_path):
+    assert main([str(logdir)]) == 0
+    scan = trained / "scan"
+    extra = ["--no_batching", "--train_scene", "0", "3", "--maskdir", str(scan / "mask"), "--N_iters", "2"]
+    command = options(scan, tmp_path, *extra, kind="dtu", name="again")
+    assert run_nerf.main([*command, "--i_testset", "2"]) == 0
+    assert run_nerf.main([*command, "--eval_only"]) == 0  # nothing is rendered again
+    again = record_of(tmp_path / "logs/again")
+    assert again["views"] == record_of(logdir)["views"]
+    rows = results(tmp_path / "logs")
+    assert [row["expname"] for row in rows] == ["run", "again"]
+
+
+def test_another_step_and_several_runs_make_one_table(logdir, capsys):
+    assert main([str(logdir), "--step", "1"]) == 0
+    assert record_of(logdir, 1)["step"] == 1
+    capsys.readouterr()
+    assert main([str(logdir), str(logdir) + "/."]) == 0
+    assert len(capsys.readouterr().out.splitlines()[-3:]) == 3
+
+
+def test_a_run_that_was_moved(logdir, trained, tmp_path):
+    moved = logdir.rename(tmp_path / "elsewhere")
+    assert main([str(moved)]) == 0
+    assert record_of(moved)["step"] == 2
+    assert (tmp_path / "results.csv").is_file()
+
+
+def test_data_that_moved(logdir, trained, tmp_path, capsys):
+    moved = shutil.copytree(trained / "scan", tmp_path / "moved")
+    text = (logdir / "args.txt").read_text().replace(str(trained / "scan"), "/nowhere/scan")
+    (logdir / "args.txt").write_text(text.replace("maskdir = ", "# maskdir = "))
+    assert main([str(logdir)]) == 2
+    assert "--datadir /nowhere/scan" in capsys.readouterr().err
+    assert main([str(logdir), "--datadir", str(moved)]) == 0
+
+
+@pytest.mark.parametrize(("make", "expected"), [
+    (lambda logdir: [str(logdir / "none")], "found no args.txt"),
+    (lambda logdir: [str(logdir.parent)], "found no args.txt"),
+    (lambda logdir: [], "required: logdir"),
+    (lambda logdir: [str(logdir), "--step", "7"], r"000007.tar: no such checkpoint"),
+    (lambda logdir: [str(logdir), "--device", "tpu"], "device tpu"),
+    (lambda logdir: [str(logdir), "--render_factor", "-1"], "render_factor"),
+    (lambda logdir: [str(logdir), "--what"], "unrecognized arguments: --what"),
+])  # fmt: skip
+def test_bad_input(logdir, capsys, make, expected):
+    assert main(make(logdir)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("evaluate.py: error: ")
+    assert error.count("\n") == 1
+    assert expected in error
+
+
+def test_a_run_without_checkpoint(logdir, capsys):
+    for path in logdir.glob("*.tar"):
+        path.unlink()
+    assert main([str(logdir)]) == 2
+    assert "found no checkpoint to render" in capsys.readouterr().err
+
+
+def test_means_leave_out_what_has_no_value():
+    views = {"a": {"mse": 0.01, "lpips": None, "ssim": 0.5}, "b": {"mse": 0.03, "lpips": None, "ssim": None}}
+    assert means(views) == {"mse": pytest.approx(0.02), "lpips": None, "ssim": 0.5,
+                            "psnr_pooled": pytest.approx(-10 * np.log10(0.02))}
+
+
+def test_depth_colours_are_bright_near_and_dark_far():
+    colours = depth_colours(np.array([[0.0, 0.5, 1.0]]))
+    brightness = colours.astype(int).sum(-1)[0]
+    assert brightness[0] > brightness[1] > brightness[2]
+
+
+def test_table_shows_only_metrics_that_a_run_has():
+    record = {"step": 5, "views": {"a": {}}, "mean": {"psnr": 20.0, "ssim": None, "lpips": None}}
+    assert table({"x": record}).split() == ["run", "step", "views", "psnr", "x", "5", "1", "20.00"]
+
+
+def test_blender_views_are_named_by_split_and_view(tmp_path):
+    scene = write_blender(tmp_path / "scene")
+    assert run_nerf.main([*options(scene, tmp_path, "--no_batching", "--N_iters", "1"), "--i_testset", "1"]) == 0
+    names = {path.name for path in (tmp_path / "logs/run/testset_000001").glob("*.png")}
+    assert {"test_r_0.png", "test_r_8_depth.png"} < names
+    assert iio.imread(tmp_path / "logs/run/testset_000001/test_r_0.png").shape == (HEIGHT, WIDTH, 3)

@@ -11,12 +11,10 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import cv2
-import imageio.v3 as iio
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -28,50 +26,12 @@ from files import atomic_file, make_folder
 from logs import say
 from metrics import load_lpips, mse, psnr, psnr_of_mse, ssim
 from options import parse_options
-from rays import cameras_of, image_rays
-from run_nerf_helpers import Image, Networks, Sampling, render_image
+from render import Renderer, make_renderer, render_path, write_images
+from run_nerf_helpers import Image, Networks
 from scene import Scene
 from version import VERSION
 
 METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked")
-
-
-@dataclass(frozen=True)
-class Renderer:
-    """Trained networks and how to render with them. factor: render at 1/factor of the size."""
-
-    networks: Networks
-    sampling: Sampling
-    chunk: int
-    netchunk: int
-    pixel_center: float
-    device: torch.device
-    factor: int = 1
-
-    def view(self, scene: Scene, view: int, progress: Callable[[int], None]) -> Image:
-        """Render one view of a scene; `progress` hears how many rays were done."""
-        height, width = self.size(scene)
-        cameras = cameras_of(scene, [view], self.pixel_center, self.device)
-        scale = torch.tensor([width / scene.width, height / scene.height] * 2, device=self.device)
-        cameras = cameras._replace(intrinsics=cameras.intrinsics * scale)
-        rays = image_rays(cameras, height, width)
-        return render_image(self.networks, rays, height, width, self.sampling, self.chunk, self.netchunk, progress)
-
-    def size(self, scene: Scene) -> tuple[int, int]:
-        """Height and width of what is rendered."""
-        return max(scene.height // self.factor, 1), max(scene.width // self.factor, 1)
-
-
-def make_renderer(args: argparse.Namespace, networks: Networks, device: torch.device) -> Renderer:
-    return Renderer(
-        networks=networks,
-        sampling=build.build_sampling(args),
-        chunk=args.chunk,
-        netchunk=args.netchunk,
-        pixel_center=args.pixel_center,
-        device=device,
-        factor=max(args.render_factor, 1),
-    )
 
 
 # One view.
@@ -96,24 +56,6 @@ def reduced(image: np.ndarray, factor: int) -> np.ndarray:
     height, width = image.shape[:2]
     size = (max(width // factor, 1), max(height // factor, 1))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def write_images(folder: Path, name: str, rendered: Image, near: float, far: float) -> None:
-    """NAME.png, 8-bit RGB; NAME_depth.png, 16-bit, 0..65535 for z-depths near..far;
-    NAME_depth_color.png, the same in colours, bright is near."""
-    depth = ((rendered.depth - near) / (far - near)).clamp(0, 1).double().cpu().numpy()
-    iio.imwrite(folder / f"{name}_depth.png", np.round(depth * 65535).astype(np.uint16))
-    iio.imwrite(folder / f"{name}_depth_color.png", depth_colours(depth))
-    iio.imwrite(folder / f"{name}.png", eight_bit(rendered.rgb))
-
-
-def eight_bit(rgb: torch.Tensor) -> np.ndarray:
-    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-
-
-def depth_colours(depth: np.ndarray) -> np.ndarray:
-    """h w in 0..1 -> h w 3 uint8; 0, which is near, is bright. A perceptually uniform map."""
-    return cv2.applyColorMap(np.round((1 - depth) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 # Many views, and the record of their metrics.
@@ -142,7 +84,7 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
         for view in todo:
             start, name = time.perf_counter(), scene.view_names[view]
             rendered = renderer.view(scene, view, bar.update)
-            write_images(folder, name.replace("/", "_"), rendered, scene.near, scene.far)
+            write_images(folder, name.replace("/", "_"), rendered, scene)
             record["views"][name] = measure(rendered, scene, view, renderer.factor, lpips)
             record["seconds"] += time.perf_counter() - start
             record["mean"] = means(record["views"])
@@ -219,6 +161,12 @@ def evaluate_run(
     return record
 
 
+def render_run_path(args: argparse.Namespace, networks: Networks, scene: Scene, step: int, kind: str) -> None:
+    """The video of a run's path in basedir/expname/KIND_STEP."""
+    folder = make_folder(build.run_folder(args) / f"{kind}_{step:06d}")
+    render_path(make_renderer(args, networks, next(networks.coarse.parameters()).device), scene, folder)
+
+
 # Options that say how a run is looked at, not what it is.
 EVALUATION_OPTIONS = (
     "config", "basedir", "expname", "datadir", "maskdir", "device", "render_only", "eval_only", "render_test",
@@ -255,8 +203,10 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
     networks = build.build_networks(args, device, torch.Generator().manual_seed(args.seed))
     checkpoint.load_networks(found, networks)
     say(f"rendering {found.path}, step {found.step}, on {device}")
+    if "renderonly_path" in kinds:
+        render_run_path(args, networks, scene, found.step, "renderonly_path")
     views = {"testset": scene.test, "renderonly_test": scene.test, "renderonly_train": scene.train}
-    return {kind: evaluate_run(args, networks, scene, found.step, views[kind], kind) for kind in kinds}
+    return {kind: evaluate_run(args, networks, scene, found.step, views[kind], kind) for kind in kinds if kind in views}
 
 
 def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:

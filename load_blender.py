@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from camera_path import circle
 from errors import InputError
 from scene import (
     Scene,
@@ -78,6 +79,7 @@ def load_blender(
         test=test,
         unseen=unseen_pool(len(names), train, test, unseen_poses),
         image=read_image,
+        path=circle(),
         notes=(f"{paths[train[0]]}: RGB without alpha; such images are taken as opaque",) * opaque,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from camera_path import through_cameras
 from errors import InputError
 from scene import (
     Scene,
@@ -79,6 +80,7 @@ def load_dtu(
         unseen=unseen_pool(n_views, train, test, unseen_poses),
         image=read_image,
         mask=mask_reader(maskdir, paths, full_size, half_res) if maskdir else None,
+        path=through_cameras(poses[list(train)]),
     )
 
 

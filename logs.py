@@ -11,8 +11,8 @@ def say(text: str) -> None:
     tqdm.write(text)
 
 
-class ScalarLog:
-    """Scalars by step to TensorBoard in `folder` and, where a wandb run is given, to it.
+class Log:
+    """Scalars and images by step to TensorBoard in `folder` and, where a wandb run is given, scalars to it.
 
     step: the step that the run starts after; later points of an earlier attempt are hidden.
     """
@@ -26,6 +26,12 @@ class ScalarLog:
     def tensorboard(self, step: int, scalars: Mapping[str, float]) -> None:
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def images(self, step: int, images: Mapping) -> None:
+        """Images h w 3, uint8, to TensorBoard."""
+        for name, image in images.items():
+            self.writer.add_image(f"validation/{name}", image, step, dataformats="HWC")
         self.writer.flush()
 
     def wandb(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -17,9 +17,8 @@ import configargparse
 from errors import InputError
 
 # Options of the released code that nothing ever read. They are accepted, and named once.
-NO_EFFECT = {"entropy_ray_lambda": 1, "render_test_ray": False, "shape": "greek", "render_pass": False, "debug": False}
-# Options that take effect once videos and training-time pictures exist.
-NOT_YET = {"i_img": 500, "i_video": 50000, "render_mypath": False, "render_test_full": False}
+NO_EFFECT = {"entropy_ray_lambda": 1, "render_test_ray": False, "shape": "greek", "render_pass": False, "debug": False,
+             "render_test_full": False}
 LLFF_ONLY = ("factor", "no_ndc", "spherify", "llffhold")
 REFUSED = ("alpha_model_path", "no_coarse")
 
@@ -211,6 +210,7 @@ def add_evaluation_options(group) -> None:
     add_flag(group, "eval_only", "do not train: render the test views and measure them")
     add_flag(group, "render_test", "render_only: the test views (the default)")
     add_flag(group, "render_train", "render_only: the training views")
+    add_flag(group, "render_mypath", "render_only: the video of a path (blender: a circle; else through the cameras)")
     group.add_argument("--render_factor", type=COUNT, default=0, help="render at 1/n of the size; 0 = full")
     group.add_argument("--ckpt_render_iter", type=POSITIVE, help="render the checkpoint of this step")
 
@@ -219,15 +219,16 @@ def add_logging_options(group) -> None:
     group.add_argument("--i_print", type=COUNT, default=100, help="a line on the console, scalars to TensorBoard")
     group.add_argument("--i_weights", type=COUNT, default=10000, help="a checkpoint (one comes at the end, too)")
     group.add_argument("--i_testset", type=COUNT, default=50000, help="render and measure the test views")
+    group.add_argument("--i_img", type=COUNT, default=500, help="a small validation view to TensorBoard")
+    group.add_argument("--i_video", type=COUNT, default=50000, help="the path video")
     add_flag(group, "wandb", "log to Weights & Biases too, when installed")
     group.add_argument("--i_wandb", type=POSITIVE, default=100, help="how often")
     group.add_argument("--wandb_group", help="its group")
 
 
 def add_inert_options(group) -> None:
-    for names, text in ((NO_EFFECT, "no effect"), (NOT_YET, "no effect yet")):
-        for name, default in names.items():
-            group.add_argument(f"--{name}", nargs="?", const=True, default=default, help=text)
+    for name, default in NO_EFFECT.items():
+        group.add_argument(f"--{name}", nargs="?", const=True, default=default, help="no effect")
     group.add_argument("--alpha_model_path", help="refused")
     add_flag(group, "no_coarse", "refused")
 
@@ -285,10 +286,9 @@ def check(args: argparse.Namespace) -> None:
 def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
     """What a user should know before the run starts."""
     notes = []
-    for names, text in ((NO_EFFECT, "no effect (nor had they in the released code)"), (NOT_YET, "no effect yet")):
-        named = [name for name in names if name in given]
-        if named:
-            notes.append(f"options with {text}: {', '.join(named)}")
+    named = [name for name in NO_EFFECT if name in given]
+    if named:
+        notes.append(f"options with no effect (nor had they in the released code): {', '.join(named)}")
     for term, weight, usual in (
         ("smoothing", "smoothing_lambda", "1e-5"),
         ("entropy", "entropy_ray_zvals_lambda", "1e-3"),
@@ -307,6 +307,6 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
 
 def as_config(args: argparse.Namespace) -> str:
     """The options as the text of a config file that gives the same run."""
-    inert = {"config", *NO_EFFECT, *NOT_YET}
+    inert = {"config", *NO_EFFECT}
     given = {name: value for name, value in sorted(vars(args).items()) if name not in inert and value is not None}
     return "".join(f"{name} = {value}\n" for name, value in given.items())

@@ -16,14 +16,15 @@ from tqdm import tqdm
 import build
 import checkpoint
 from errors import exit_status
-from evaluate import evaluate_checkpoint, evaluate_run, table
+from evaluate import evaluate_checkpoint, evaluate_run, render_run_path, table
 from files import make_folder
 from interrupt import Interrupt, Stopped
-from logs import ScalarLog, say, start_wandb
+from logs import Log, say, start_wandb
 from loss import Regularizer, loss_terms, needed_groups, total_loss
 from metrics import psnr_of_mse
 from options import as_config, parse_options
 from rays import SEEN, UNSEEN, RaySampler
+from render import thumbnails
 from run_nerf_helpers import Networks, Sampling, render_groups
 from scene import Scene
 
@@ -174,7 +175,7 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: ScalarLog, interrupt: Interrupt) -> None:
+def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log, interrupt: Interrupt) -> None:
     """Steps until N_iters, with a line, scalars, checkpoints and test views when they are due."""
     bar = tqdm(total=args.N_iters, initial=trainer.step, unit="step", desc="training", dynamic_ncols=True,
                mininterval=0.2 if sys.stderr.isatty() else 30)
@@ -186,18 +187,27 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: ScalarL
                 n_rays = sum(len(rendering.fine.acc) for rendering in renderings.values())
                 clock, start = time.perf_counter(), clock  # from step to step: CUDA runs behind the clock
                 report(trainer, args, log, bar, terms, renderings, n_rays / (clock - start))
-                step, testing = trainer.step, due(trainer.step, args.i_testset)
-                if due(step, args.i_weights) or testing or step == args.N_iters:
+                saving = any(due(trainer.step, every) for every in (args.i_weights, args.i_testset, args.i_video))
+                if saving or trainer.step == args.N_iters:
                     say(f"saved {save(trainer, args)}")
-            if testing:
-                record = evaluate_run(args, trainer.networks, scene, step, scene.test, "testset")
-                say(table({args.expname: record}))
-                means = {f"test/{name}": value for name, value in record["mean"].items() if value is not None}
-                log.tensorboard(step, means)
+            if look(trainer.networks, args, scene, trainer.step, log):
                 clock = time.perf_counter()
 
 
-def report(trainer: Trainer, args: argparse.Namespace, log: ScalarLog, bar, terms, renderings, rate: float) -> None:
+def look(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, log: Log) -> bool:
+    """The pictures that are due, if any: a validation view for TensorBoard, the test views, the path video."""
+    if due(step, args.i_img):
+        log.images(step, thumbnails(args, networks, scene, (scene.val or scene.test)[0]))
+    if due(step, args.i_testset):
+        record = evaluate_run(args, networks, scene, step, scene.test, "testset")
+        say(table({args.expname: record}))
+        log.tensorboard(step, {f"test/{name}": v for name, v in record["mean"].items() if v is not None})
+    if due(step, args.i_video):
+        render_run_path(args, networks, scene, step, "path")
+    return any(due(step, every) for every in (args.i_img, args.i_testset, args.i_video))
+
+
+def report(trainer: Trainer, args: argparse.Namespace, log: Log, bar, terms, renderings, rate: float) -> None:
     """The progress bar; a line and scalars when they are due."""
     step, loss = trainer.step, float(total_loss(terms))
     psnr = psnr_of_mse(float(terms["colour_fine"][1]))
@@ -229,10 +239,11 @@ def run_rendering(args: argparse.Namespace) -> int:
     if args.eval_only:
         kinds = ["testset"]
     else:
-        kinds = ["renderonly_test"] * (args.render_test or not args.render_train)
-        kinds += ["renderonly_train"] * args.render_train
+        chosen = {"test": args.render_test, "train": args.render_train, "path": args.render_mypath}
+        kinds = [f"renderonly_{which}" for which, wanted in chosen.items() if wanted] or ["renderonly_test"]
     records = evaluate_checkpoint(args, kinds)
-    say(table({f"{args.expname} {kind}": record for kind, record in records.items()}))
+    if records:
+        say(table({f"{args.expname} {kind}": record for kind, record in records.items()}))
     return 0
 
 
@@ -248,7 +259,7 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
         return 0
     prepare_folder(args, trainer.step)
     wandb_run = start_wandb(args.expname, args.wandb_group, vars(args), build.run_folder(args)) if args.wandb else None
-    log = ScalarLog(build.run_folder(args), trainer.step, wandb_run)
+    log = Log(build.run_folder(args), trainer.step, wandb_run)
     try:
         with Interrupt() as interrupt:
             train(trainer, args, scene, log, interrupt)

@@ -37,6 +37,7 @@ class Scene:
     unseen: tuple[int, ...]  # the unseen pool: views whose poses, never pixels, regularise
     image: Callable[[int], np.ndarray]  # decodes a view: h w 3 float32 in 0..1, background applied
     mask: Callable[[int], np.ndarray] | None = None  # decodes a view's mask: h w bool, True on the object
+    path: np.ndarray | None = None  # n 3 4, the poses of its video
     notes: tuple[str, ...] = ()  # what a user should be told about this scene
 
     def __post_init__(self):

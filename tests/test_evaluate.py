@@ -8,11 +8,13 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate
 import run_nerf
-from evaluate import depth_colours, main, means, table
+from evaluate import main, means, table
 from metrics import psnr
+from render import depth_colours, write_gif, write_mp4
 from scenes import HEIGHT, WIDTH, write_blender, write_dtu
 from test_training import options
 
@@ -204,3 +206,37 @@ def test_blender_views_are_named_by_split_and_view(tmp_path):
     names = {path.name for path in (tmp_path / "logs/run/testset_000001").glob("*.png")}
     assert {"test_r_0.png", "test_r_8_depth.png"} < names
     assert iio.imread(tmp_path / "logs/run/testset_000001/test_r_0.png").shape == (HEIGHT, WIDTH, 3)
+
+
+def test_path_video_and_training_time_pictures(tmp_path):
+    scene = write_blender(tmp_path / "scene", height=9, width=11)
+    command = options(scene, tmp_path, "--no_batching", "--N_iters", "2", "--i_img", "1", "--i_video", "2")
+    assert run_nerf.main(command) == 0
+    folder = tmp_path / "logs/run/path_000002"
+    assert {path.name for path in folder.iterdir()} == {"rgb.mp4", "depth.mp4", "rgb.gif", "depth.gif"}
+    assert iio.imread(folder / "rgb.mp4", plugin="FFMPEG").shape == (40, 8, 10, 3)  # the codec wants even sizes
+    assert iio.imread(folder / "depth.gif").shape[1:] == (9, 11, 3)  # equal frames are merged
+    assert run_nerf.main([*command, "--render_only", "--render_mypath"]) == 0
+    assert (tmp_path / "logs/run/renderonly_path_000002/rgb.mp4").is_file()
+    assert not (tmp_path / "logs/run/renderonly_test_000002").exists()
+
+    events = EventAccumulator(str(tmp_path / "logs/run"))
+    events.Reload()
+    assert set(events.Tags()["images"]) == {"validation/rgb", "validation/depth", "validation/acc"}
+    shown = events.Images("validation/rgb")
+    assert [image.step for image in shown] == [1, 2]
+    assert (shown[0].height, shown[0].width) == (9, 11)
+
+
+def test_videos_keep_their_frames(tmp_path):
+    frames = np.zeros((6, 32, 48, 3), np.uint8)
+    for i in range(6):
+        frames[i, :, 8 * i : 8 * i + 8] = (250, 40 * i, 10)
+    write_mp4(tmp_path / "a.mp4", frames)
+    found = iio.imread(tmp_path / "a.mp4", plugin="FFMPEG").astype(int)
+    assert found.shape == frames.shape
+    assert np.abs(found - frames).mean() < 12
+    write_gif(tmp_path / "a.gif", [np.repeat(np.repeat(frame, 10, 0), 10, 1) for frame in frames])
+    small = iio.imread(tmp_path / "a.gif")
+    assert small.shape == (6, 133, 200, 3)
+    assert iio.immeta(tmp_path / "a.gif")["loop"] == 0

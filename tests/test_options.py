@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from errors import InputError
-from options import LLFF_ONLY, NO_EFFECT, NOT_YET, REFUSED, as_config, make_parser, parse_options
+from options import LLFF_ONLY, NO_EFFECT, REFUSED, as_config, make_parser, parse_options
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("**/*.txt"))
@@ -55,7 +55,7 @@ def test_released_defaults_and_our_own_options():
 def test_every_option_is_read_or_listed_as_without_effect():
     code = "\n".join(path.read_text() for path in ROOT.glob("*.py"))
     read = set(re.findall(r"\bargs\.(\w+)", code))
-    listed = {*NO_EFFECT, *NOT_YET, *LLFF_ONLY, *REFUSED}
+    listed = {*NO_EFFECT, *LLFF_ONLY, *REFUSED}
     unread = defaults().keys() - read - listed
     assert not unread
     assert not listed & read
@@ -101,16 +101,16 @@ def test_as_config_round_trip(tmp_path):
     path = tmp_path / "args.txt"
     path.write_text(as_config(args))
     again, _ = parse_options(["--config", str(path)])
-    same = vars(args).keys() - {"config", *NO_EFFECT, *NOT_YET}
+    same = vars(args).keys() - {"config", *NO_EFFECT}
     assert {name: getattr(again, name) for name in same} == {name: getattr(args, name) for name in same}
 
 
 def test_options_without_effect_are_named_once(tmp_path):
-    text = "shape = car\nentropy_ray_lambda = 0.5\nrender_pass = True\nrender_test_ray = True\ni_video = 3\n"
+    text = "shape = car\nentropy_ray_lambda = 0.5\nrender_pass = True\nrender_test_ray = True\n"
     _, notes = parse_options(write_config(tmp_path, text))
-    assert len([note for note in notes if "no effect" in note]) == 2
+    assert len([note for note in notes if "no effect" in note]) == 1
     text = " ".join(notes)
-    for name in ("shape", "entropy_ray_lambda", "render_pass", "render_test_ray", "i_video"):
+    for name in ("shape", "entropy_ray_lambda", "render_pass", "render_test_ray"):
         assert text.count(name) == 1
     assert parse_options(MINIMAL)[1] == []
 

@@ -1,5 +1,6 @@
 """The one error that a user can cause, and how scripts end."""
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -24,3 +25,10 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A script's arguments; what is wrong with them is an InputError of one line."""
+
+    def error(self, message: str):
+        raise InputError(" ".join(message.split()))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import build
 import checkpoint
-from errors import InputError, exit_status
+from errors import InputError, Parser, exit_status
 from files import atomic_file, make_folder
 from logs import say
 from metrics import load_lpips, mse, psnr, psnr_of_mse, ssim
@@ -136,10 +136,9 @@ def append_result(path: Path, expname: str, record: dict) -> None:
     row |= {name: record[name] for name in ("scene", "step", "kind", "seconds", "device", "version")}
     row |= {"views": len(record["views"]), "width": record["render_size"][0]}
     row |= {name: record["mean"].get(name) for name in METRICS}
-    new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, row)
-        if new:
+        if file.tell() == 0:
             writer.writeheader()
         writer.writerow(row)
 
@@ -218,11 +217,6 @@ def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:
     if build.run_folder(args).resolve() != logdir.resolve():
         args.basedir, args.expname = str(logdir.parent), logdir.resolve().name
     return args
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise InputError(message)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

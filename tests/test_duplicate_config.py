@@ -1,0 +1,245 @@
+"""duplicate_config.py: what changes in a clone and what does not, and that nothing is lost."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import duplicate_config
+from duplicate_config import main
+from options import parse_options
+
+ROOT = Path(__file__).parent.parent
+LEGO = ROOT / "configs/infonerf/synthetic/lego.txt"
+OTHERS = ["chair", "drums", "ficus", "hotdog", "materials", "mic", "ship"]
+SETTINGS = "expname = run/lego\ndatadir = ./data/lego\n"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A copy of the shipped lego.txt, in a folder of its own."""
+    path = tmp_path / "configs" / "lego.txt"
+    path.parent.mkdir()
+    path.write_bytes(LEGO.read_bytes())
+    return path
+
+
+def write(folder, text, name="lego.txt"):
+    path = folder / name
+    path.write_bytes(text.encode())
+    return path
+
+
+def cloned(path, scene, *extra):
+    """The text of the one clone that is made of a source."""
+    before = set(path.parent.iterdir())
+    assert main([str(path), "--scenes", scene, *extra]) == 0
+    (clone,) = set(path.parent.iterdir()) - before
+    return clone.read_bytes().decode()
+
+
+def refused(capsys, folder, words, expected):
+    """One line, status 2, and every file as before."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main([str(word) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("duplicate_config.py: error: ")
+    assert error.count("\n") == 1
+    assert re.search(expected, error), error
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_without_arguments_lego_becomes_the_seven_other_scenes(source, capsys, monkeypatch):
+    monkeypatch.setattr(duplicate_config, "LEGO", source)
+    assert main([]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"wrote {source.with_name(f'{name}.txt')}" for name in OTHERS]
+    original = source.read_text()
+    assert original == LEGO.read_text()
+    for name in OTHERS:
+        path = source.with_name(f"{name}.txt")
+        expected = original.replace("infonerf/lego", f"infonerf/{name}").replace("synthetic/lego", f"synthetic/{name}")
+        assert path.read_text() == expected
+        args, _ = parse_options(["--config", str(path)])
+        assert (args.expname, args.datadir) == (f"synthetic/infonerf/{name}", f"./data/nerf_synthetic/{name}")
+    assert len(list(source.parent.iterdir())) == 8  # no temporary files
+
+
+def test_the_default_source_is_shipped():
+    assert duplicate_config.LEGO == LEGO
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    ("datadir = ./lego_sets/lego/../lego", "datadir = ./lego_sets/mic/../mic"),
+    ("datadir: data/lego/  # lego", "datadir: data/mic/  # lego"),
+    ("  --datadir=data/lego/.\t; lego ", "  --datadir=data/mic/.\t; lego "),
+    ("datadir data/lego", "datadir data/mic"),
+    ("datadir lego", "datadir mic"),
+    ("--datadir\t=\t'my data/lego'", "--datadir\t=\t'my data/mic'"),
+    ('datadir="/lego/lego"', 'datadir="/mic/mic"'),
+    ("datadir = C:\\data\\lego", "datadir = C:\\data\\mic"),
+    ("datadir = data/legö/lego", "datadir = data/legö/mic"),
+    ("#datadir = data/x\ndatadir = data/lego", "#datadir = data/x\ndatadir = data/mic"),
+    ("datadir = data/lego\nmaskdir = data/lego/mask", "datadir = data/mic\nmaskdir = data/mic/mask"),
+    ("datadir = data/lego\nmaskdir =", "datadir = data/mic\nmaskdir ="),
+    ("[lego]\n---\n; lego\nshape = lego\nwandb_group = a/lego\ndatadir = lego",
+     "[lego]\n---\n; lego\nshape = lego\nwandb_group = a/lego\ndatadir = mic"),
+])  # fmt: skip
+def test_only_whole_components_of_paths_change(tmp_path, before, after):
+    text = "expname = a/lego/b\n{}\ntrain_scene = [1, 2]"  # and no newline at the end
+    path = write(tmp_path, text.format(before))
+    wanted = text.format(after).replace("a/lego/b", "a/mic/b")
+    assert cloned(path, "mic") == wanted
+    args, _ = parse_options(["--config", str(path), "--dataset_type", "blender"])
+    again, _ = parse_options(["--config", str(path.with_name("mic.txt")), "--dataset_type", "blender"])
+    for name in ("datadir", "expname", "maskdir"):  # as the parser of configs sees them
+        old, new = getattr(args, name), getattr(again, name)
+        assert new == (old and re.sub(r"(^|[/\\])lego(?=[/\\]|$)", r"\1mic", old))
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n"], ids=repr)
+def test_line_ends_and_byte_order_mark_stay(tmp_path, end):
+    text = f"\ufeffexpname = lego{end}{end}datadir = lego # \u2028{end}"
+    assert cloned(write(tmp_path, text), "mic") == text.replace("lego", "mic")
+
+
+@pytest.mark.parametrize(("expname", "after"), [
+    ("infonerf/lego_kl", "infonerf/mic_kl"),
+    ("lego_kl/seed_1", "mic_kl/seed_1"),
+    ("lego_sets/lego_kl", "lego_sets/mic_kl"),
+    ("lego_sets/lego", "lego_sets/mic"),
+])
+def test_a_suffix_of_the_run_stays(tmp_path, expname, after):
+    path = write(tmp_path, f"expname = {expname}\ndatadir = ./lego_kl/lego", "lego_kl.txt")
+    assert main([str(path), "--scenes", "mic"]) == 0
+    assert (tmp_path / "mic_kl.txt").read_text() == f"expname = {after}\ndatadir = ./lego_kl/mic"
+
+
+def test_the_shipped_kl_config(tmp_path):
+    assert main([str(LEGO.with_name("lego_kl.txt")), "--scenes", "mic", "--output", str(tmp_path / "new/folder")]) == 0
+    args, _ = parse_options(["--config", str(tmp_path / "new/folder/mic_kl.txt")])
+    assert (args.expname, args.datadir) == ("synthetic/infonerf/mic_kl", "./data/nerf_synthetic/mic")
+
+
+def test_dtu_scans_by_number(tmp_path):
+    scan = ROOT / "configs/infonerf/dtu/scan114.txt"
+    assert main([str(scan), "--scenes", "30", "scan34", "--output", str(tmp_path)]) == 0
+    for name in ("scan30", "scan34"):
+        args, _ = parse_options(["--config", str(tmp_path / f"{name}.txt")])
+        assert (args.expname, args.datadir) == (f"dtu/infonerf/{name}", f"./data/DTU/{name}")
+
+
+def test_a_source_of_another_name(tmp_path):
+    path = write(tmp_path, SETTINGS, "args.txt")
+    assert main([str(path), "--scenes", "mic"]) == 0
+    assert (tmp_path / "mic.txt").read_text() == SETTINGS.replace("lego", "mic")
+
+
+def test_again_is_unchanged_and_what_differs_is_kept_without_force(source, capsys):
+    words = [str(source), "--scenes", "mic", "ship"]
+    assert main(words) == 0
+    mic, ship = source.with_name("mic.txt"), source.with_name("ship.txt")
+    made = mic.read_bytes()
+    ship.write_text("mine")
+    refused(capsys, source.parent, words, r"ship.txt: found a file that differs, expected none \(--force")
+    mic.unlink()
+    refused(capsys, source.parent, words, "ship.txt")  # and mic.txt is not written either
+    mic.write_bytes(made)
+    capsys.readouterr()
+    assert main([*words, "--force", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"unchanged {mic}", f"would write {ship}"]
+    assert ship.read_text() == "mine"
+    assert main([*words, "--force"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"unchanged {mic}", f"wrote {ship}"]
+    assert ship.read_text() == source.read_text().replace("/lego", "/ship")
+
+
+def test_a_dry_run_makes_no_folder(source, tmp_path):
+    assert main([str(source), "--output", str(tmp_path / "new"), "--dry-run"]) == 0
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link], ids=["symlink", "hard link"])
+def test_the_source_is_never_rewritten_through_a_link(source, capsys, make):
+    make(source, source.with_name("mic.txt"))
+    refused(capsys, source.parent, [source, "--scenes", "mic", "--force"], "mic.txt: found the source itself")
+    other = source.with_name("other.txt")
+    other.symlink_to(source)
+    refused(capsys, source.parent, [other, "--scenes", "mic", "--force"], "mic.txt: found the source itself")
+
+
+def test_the_source_is_never_rewritten_by_another_spelling(tmp_path, capsys):
+    path = write(tmp_path, SETTINGS, "mic.txt")
+    (tmp_path / "a").mkdir()
+    words = ["--scenes", "ship", "mic", "--force"]
+    for spelling in (path, tmp_path / "a/../mic.txt"):
+        refused(capsys, tmp_path, [spelling, *words], "mic.txt: found the source itself")
+    refused(capsys, tmp_path, [path, *words, "--output", tmp_path / "a/.."], "mic.txt: found the source itself")
+
+
+def test_a_failed_write_leaves_the_old_file(source, capsys, monkeypatch):
+    mic = source.with_name("mic.txt")
+    mic.write_text("old")
+
+    def replace(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert main([str(source), "--scenes", "mic", "--force"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert sorted(path.name for path in source.parent.iterdir()) == ["lego.txt", "mic.txt"]
+    assert mic.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "..", "a..b", "", ".a", "-a", "a\nb", "a\x00", "\x7f", "a\udc80",
+                                  "a" * 101])  # fmt: skip
+def test_names_that_are_no_scenes(source, capsys, name):
+    refused(capsys, source.parent, [source, f"--scenes={name}"], r"--scenes: found .* expected the name of a scene")
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["--scenes", "mic", "lego"], "found 'lego', expected others"),
+    (["--scenes", "mic", "mic"], "found 'mic' twice"),
+    (["--scenes"], "--scenes: expected at least one argument"),
+    (["--scenes", "a #b"], "found 'a #b', expected a name that .*line 2: expname can hold"),
+    (["--scenes", "a "], "found 'a ', expected a name"),
+    (["--scene", "mic"], "unrecognized arguments: --scene mic"),
+    (["other", "--force"], "unrecognized arguments: other"),
+], ids=str)  # fmt: skip
+def test_bad_options(source, capsys, words, expected):
+    refused(capsys, source.parent, [source, *words], expected)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("datadir = lego", "found no expname in it"),
+    ("expname = lego", "found no datadir in it"),
+    ("expname =\ndatadir = lego", "found no expname in it"),
+    ("expname = lego\ndatadir = data/..", r"datadir: found 'data/\.\.', expected a path that ends"),
+    ("expname = lego\ndatadir = /", "datadir: found '/'"),
+    ("expname = a/b\ndatadir = lego", "line 1: expname: found 'a/b', expected a path with the component 'lego'"),
+    ("expname = legos\ndatadir = lego", "line 1: expname: found 'legos'"),
+    ("expname = lego\ndatadir = lego\nmaskdir = lego_mask", "line 3: maskdir: found 'lego_mask'"),
+    ("expname = lego\n= 3\ndatadir = lego", "line 2: found '= 3', expected `option = value`"),
+    ("expname = [lego]\ndatadir = lego", r"line 1: expname: found '\[lego\]'"),
+], ids=repr)  # fmt: skip
+def test_bad_sources(tmp_path, capsys, text, expected):
+    refused(capsys, tmp_path, [write(tmp_path, text), "--scenes", "mic"], expected)
+
+
+def test_sources_that_cannot_be_read(tmp_path, capsys):
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
+    for name, expected in (("none.txt", "No such file"), (".", "Is a directory"), ("binary.txt", "not a text file")):
+        refused(capsys, tmp_path, [tmp_path / name], rf"cannot be read \({expected}")
+
+
+def test_scenes_have_defaults_only_among_the_synthetic_ones(tmp_path, capsys):
+    path = write(tmp_path, SETTINGS.replace("lego", "scan1"))
+    refused(capsys, tmp_path, [path], "--scenes: not given; only chair, .* found scene scan1")
+
+
+def test_what_stands_in_the_way(source, tmp_path, capsys):
+    (source.parent / "mic.txt").mkdir()
+    (source.parent / "ship.txt").symlink_to("nowhere")
+    for name in ("mic", "ship"):
+        refused(capsys, tmp_path, [source, "--scenes", "drums", name, "--force"], f"{name}.txt: found something else")
+    refused(capsys, tmp_path, [source, "--output", source / "new"], "cannot be written to, found that .*lego.txt is no")

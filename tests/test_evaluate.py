@@ -19,6 +19,10 @@ from scenes import HEIGHT, WIDTH, write_blender, write_dtu
 from test_training import options
 
 
+# imageio's reader of videos leaves its pipe to the garbage collector.
+LEAKY_FFMPEG = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of two steps on a DTU scan with masks, and its folder."""
@@ -208,6 +212,7 @@ def test_blender_views_are_named_by_split_and_view(tmp_path):
     assert iio.imread(tmp_path / "logs/run/testset_000001/test_r_0.png").shape == (HEIGHT, WIDTH, 3)
 
 
+@LEAKY_FFMPEG
 def test_path_video_and_training_time_pictures(tmp_path):
     scene = write_blender(tmp_path / "scene", height=9, width=11)
     command = options(scene, tmp_path, "--no_batching", "--N_iters", "2", "--i_img", "1", "--i_video", "2")
@@ -228,6 +233,7 @@ def test_path_video_and_training_time_pictures(tmp_path):
     assert (shown[0].height, shown[0].width) == (9, 11)
 
 
+@LEAKY_FFMPEG
 def test_videos_keep_their_frames(tmp_path):
     frames = np.zeros((6, 32, 48, 3), np.uint8)
     for i in range(6):

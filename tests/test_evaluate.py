@@ -18,7 +18,6 @@ from render import depth_colours, write_gif, write_mp4
 from scenes import HEIGHT, WIDTH, write_blender, write_dtu
 from test_training import options
 
-
 # imageio's reader of videos leaves its pipe to the garbage collector.
 LEAKY_FFMPEG = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

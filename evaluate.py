@@ -73,7 +73,7 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
         "scene": scene.name,
         "render_size": [width, height],
         "weights": fingerprint(renderer.networks),
-        "depth_png": {"0": scene.near, "65535": scene.far},
+        "depth_png": {"0": scene.near, "65535": scene.far, "empty": "far"},
         "version": VERSION,
     }
     record = read_record(folder, facts) or facts | {"seconds": 0.0, "device": str(renderer.device), "views": {}}

@@ -14,8 +14,9 @@ import evaluate
 import run_nerf
 from evaluate import main, means, table
 from metrics import psnr
-from render import depth_colours, write_gif, write_mp4
-from scenes import HEIGHT, WIDTH, write_blender, write_dtu
+from render import depth_colours, unit_depth, write_gif, write_mp4
+from run_nerf_helpers import Image
+from scenes import HEIGHT, WIDTH, memory_scene, write_blender, write_dtu
 from test_training import options
 
 # imageio's reader of videos leaves its pipe to the garbage collector.
@@ -68,7 +69,7 @@ def test_record_images_and_results(logdir, trained, capsys):
     rendered, truth = (iio.imread(path) / 255 for path in (folder / "000001.png", trained / "scan/image/000001.png"))
     assert psnr(rendered, truth) == pytest.approx(record["views"]["000001"]["psnr"], abs=0.05)  # but for 8 bits
     depth = iio.imread(folder / "000001_depth.png")
-    assert (depth.dtype, depth.shape, record["depth_png"]) == (np.uint16, (16, 20), {"0": 0.1, "65535": 5.0})
+    assert (depth.dtype, depth.shape, record["depth_png"]) == (np.uint16, (16, 20), {"0": 0.1, "65535": 5.0, "empty": "far"})
     colours = iio.imread(folder / "000001_depth_color.png").astype(int)
     assert np.abs(colours - depth_colours(depth / 65535)).max() <= 6  # the 16-bit file is rounded
 
@@ -196,6 +197,12 @@ def test_depth_colours_are_bright_near_and_dark_far():
     colours = depth_colours(np.array([[0.0, 0.5, 1.0]]))
     brightness = colours.astype(int).sum(-1)[0]
     assert brightness[0] > brightness[1] > brightness[2]
+
+
+def test_depth_of_empty_rays_counts_as_far():
+    depth, acc = torch.tensor([[0.0, 3.0, 1.5]]), torch.tensor([[0.0, 1.0, 0.5]])
+    image = Image(rgb=torch.zeros(1, 3, 3), depth=depth, acc=acc, disparity=acc)
+    np.testing.assert_allclose(unit_depth(image, memory_scene()), [[1.0, 0.25, 0.625]])  # near 2, far 6
 
 
 def test_table_shows_only_metrics_that_a_run_has():

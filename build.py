@@ -60,6 +60,23 @@ def find_checkpoint(args: argparse.Namespace) -> checkpoint.Checkpoint | None:
     return checkpoint.read(path) if path else None
 
 
+# Options that say how a run is started or looked at, not what it is.
+ABOUT_THE_START = ("config", "ft_path", "no_reload", "basedir", "expname", "device", "render_only", "eval_only",
+                   "render_test", "render_train", "render_mypath", "render_factor", "ckpt_render_iter")  # fmt: skip
+
+
+def changed_options(found: checkpoint.Checkpoint, args: argparse.Namespace) -> list[str]:
+    """A line for each option that differs from those a checkpoint of ours was trained with."""
+    lines = []
+    for name, value in (found.content["options"] if found.ours else {}).items():
+        now = getattr(args, name, value)
+        if name in ("datadir", "maskdir"):
+            value, now = (None if path is None else str(Path(path).resolve()) for path in (value, now))
+        if now != value and name not in ABOUT_THE_START:
+            lines.append(f"changed since the checkpoint: {name} was {value}, now {now}")
+    return lines
+
+
 @dataclass(frozen=True)
 class Generators:
     """The random states of a run. pixels: which views and pixels are drawn, always on the CPU, so the
@@ -193,10 +210,11 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
     crop = central_crop(scene.height, scene.width, args.precrop_frac)
     counts = {"N_rand": args.N_rand} | ({"N_entropy": args.N_entropy} if has_unseen(args) else {})
     if args.no_batching:
-        area = crop if args.precrop_iters else Crop(0, 0, scene.height, scene.width)
+        cropping = args.precrop_iters > 1  # steps are counted from 1
+        area = crop if cropping else Crop(0, 0, scene.height, scene.width)
         for name, count in counts.items():
             if count > len(area):
-                where = "the central crop (precrop_frac)" if args.precrop_iters else "an image"
+                where = "the central crop (precrop_frac)" if cropping else "an image"
                 raise InputError(f"--{name} {count}: {where} has {len(area)} pixels, expected no more rays than that")
     pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
     if has_unseen(args):

@@ -17,6 +17,7 @@ from errors import InputError
 from files import atomic_file
 from version import VERSION
 
+OUR_KEYS = {"version", "options", "random_states", "sampler"}
 NETWORK_KEYS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"}
 
 
@@ -30,22 +31,22 @@ class Checkpoint:
 
     @property
     def ours(self) -> bool:
-        return "version" in self.content
+        return self.content.keys() >= OUR_KEYS
 
 
 def path_of(folder: Path, step: int) -> Path:
     return folder / f"{step:06d}.tar"
 
 
-def saved(folder: Path) -> dict[int, Path]:
-    """A run's checkpoints by step, ascending. Any name of digits counts, as an integer."""
+def saved(folder: Path) -> list[tuple[int, Path]]:
+    """A run's checkpoints, ascending by step. Any name of digits counts, as an integer."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    return dict(sorted((int(path.stem), path) for path in paths if re.fullmatch(r"\d+\.tar", path.name)))
+    return sorted((int(path.stem), path) for path in paths if re.fullmatch(r"\d+\.tar", path.name))
 
 
 def latest(folder: Path) -> Path | None:
     """The checkpoint with the greatest step."""
-    return next(reversed(saved(folder).values()), None)
+    return next((path for _, path in reversed(saved(folder))), None)
 
 
 def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_states: dict, sampler: dict) -> Path:
@@ -82,14 +83,16 @@ def read(path: str | Path) -> Checkpoint:
     missing = {"global_step", NETWORK_KEYS["coarse"]} - set(content if isinstance(content, dict) else ())
     if missing:
         raise InputError(f"{path}: not a checkpoint of a NeRF, found no {min(missing)} in it")
+    if not isinstance(content["global_step"], int):
+        raise InputError(f"{path}: found {content['global_step']!r} as global_step, expected an integer")
     return Checkpoint(path, completed_updates(path, content), content)
 
 
 def completed_updates(path: Path, content: dict) -> int:
     """Ours say it. The released code stores i-1 in the file named i after update i; a file that was
     renamed still says i-1."""
-    step = int(content["global_step"])
-    if "version" in content:
+    step = content["global_step"]
+    if content.keys() >= OUR_KEYS:
         return step
     return int(path.stem) if path.stem.isdecimal() and int(path.stem) in (step, step + 1) else step + 1
 
@@ -104,7 +107,7 @@ def load_networks(checkpoint: Checkpoint, networks) -> None:
 
 def load_network(checkpoint: Checkpoint, key: str, network: nn.Module, which: str) -> None:
     state, expected = checkpoint.content.get(key), network.state_dict()
-    if not state:
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{checkpoint.path}: holds no {which} network ({key}), expected one as N_importance > 0")
     for name in sorted(expected.keys() | state.keys()):
         found, wanted = (tuple(s[name].shape) if name in s else None for s in (state, expected))
@@ -123,16 +126,23 @@ def load_optimizer(checkpoint: Checkpoint, optimizer) -> bool:
         return False
     try:
         optimizer.load_state_dict(state)
-    except (ValueError, KeyError, TypeError) as error:
+        for parameter, moments in optimizer.state.items():
+            if moments["exp_avg"].shape != parameter.shape or moments["exp_avg_sq"].shape != parameter.shape:
+                raise ValueError(f"a moment of shape {tuple(moments['exp_avg'].shape)} for {tuple(parameter.shape)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{checkpoint.path}: its optimizer state does not fit the networks ({error})") from error
     return True
 
 
 def set_aside(folder: Path, step: int) -> Path | None:
-    """Move checkpoints later than `step` to a new subfolder, so that a run which starts at `step`
-    neither overwrites them nor resumes from them. Returns the subfolder, None where none is later."""
-    later = [path for saved_step, path in saved(folder).items() if saved_step > step]
-    if not later:
+    """Move checkpoints and pictures later than `step` to a new subfolder, so that a run which starts at
+    `step` neither overwrites them nor resumes from them. Returns the subfolder, None where none is later."""
+    later = [path for saved_step, path in saved(folder) if saved_step > step]
+    if later:
+        pictures = ((re.fullmatch(r"[a-z_]+_(\d+)(_factor\d+)?", path.name), path) for path in folder.iterdir())
+        later += [path for match, path in pictures if match and path.is_dir() and int(match[1]) > step
+                  and not path.name.startswith("superseded_")]
+    else:
         return None
     aside = next(p for k in range(1, 10**6) if not (p := folder / f"superseded_{k}").exists())
     aside.mkdir()

@@ -24,6 +24,7 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(f"{program}: stopped", file=sys.stderr)
         return 130
 
 

@@ -103,11 +103,15 @@ def fingerprint(networks: Networks) -> str:
 
 
 def means(views: dict[str, dict]) -> dict[str, float | None]:
-    """Means over the views that have a value; `psnr_pooled` is the PSNR of the mean squared error."""
-    result = {}
+    """Means over the views; `psnr_pooled` is the PSNR of the mean squared error.
+
+    A view without a value (an empty mask, say) is left out of that mean; but a rendering that is not finite
+    is not passed over: then there are no means.
+    """
+    result, broken = {}, any(metrics["mse"] is None for metrics in views.values())
     for name in next(iter(views.values()), {}):
         values = [metrics[name] for metrics in views.values() if metrics[name] is not None]
-        result[name] = float(np.mean(values)) if values else None
+        result[name] = float(np.mean(values)) if values and not broken else None
     if result.get("mse"):
         result["psnr_pooled"] = psnr_of_mse(result["mse"])
     return result
@@ -150,8 +154,8 @@ def evaluate_run(
 
     kind: testset, renderonly_test or renderonly_train. Returns the record.
     """
-    folder = make_folder(build.run_folder(args) / f"{kind}_{step:06d}")
     renderer = make_renderer(args, networks, next(networks.coarse.parameters()).device)
+    folder = make_folder(picture_folder(args, kind, step))
     options = {name: value for name, value in vars(args).items() if name not in EVALUATION_OPTIONS}
     record = evaluate_views(renderer, scene, views, folder, {"step": step, "kind": kind, "options": options})
     if record["rendered_now"]:
@@ -160,9 +164,15 @@ def evaluate_run(
     return record
 
 
+def picture_folder(args: argparse.Namespace, kind: str, step: int) -> Path:
+    """basedir/expname/KIND_STEP; pictures of 1/n of the size have a folder of their own."""
+    suffix = f"_factor{args.render_factor}" if args.render_factor > 1 else ""
+    return build.run_folder(args) / f"{kind}_{step:06d}{suffix}"
+
+
 def render_run_path(args: argparse.Namespace, networks: Networks, scene: Scene, step: int, kind: str) -> None:
     """The video of a run's path in basedir/expname/KIND_STEP."""
-    folder = make_folder(build.run_folder(args) / f"{kind}_{step:06d}")
+    folder = make_folder(picture_folder(args, kind, step))
     render_path(make_renderer(args, networks, next(networks.coarse.parameters()).device), scene, folder)
 
 
@@ -201,6 +211,8 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
         raise InputError(f"{build.run_folder(args)}: found no checkpoint to render, expected those of a trained run")
     networks = build.build_networks(args, device, torch.Generator().manual_seed(args.seed))
     checkpoint.load_networks(found, networks)
+    for change in build.changed_options(found, args):
+        say(change)
     say(f"rendering {found.path}, step {found.step}, on {device}")
     if "renderonly_path" in kinds:
         render_run_path(args, networks, scene, found.step, "renderonly_path")

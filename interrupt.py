@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM, taken only where nothing is half done."""
 
 import signal
+import sys
 from contextlib import contextmanager
 
 
@@ -34,7 +35,13 @@ class Interrupt:
             raise Stopped(signum)
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.signum is None:
+            print("\nfinishing the step, then saving; Ctrl-C again stops without saving", file=sys.stderr, flush=True)
         self.signum = self.signum or signum
+
+    def hold_on(self) -> None:
+        """From now on nothing but a second Ctrl-C stops what is done."""
+        self.holding = True
 
     @contextmanager
     def held(self):

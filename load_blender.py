@@ -13,6 +13,7 @@ from scene import (
     half_intrinsics,
     half_size,
     on_background,
+    opaque_note,
     read_pixels,
     require_files,
     require_folder,
@@ -63,7 +64,6 @@ def load_blender(
         pixels = read_pixels(paths[view], full_size)
         return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
 
-    opaque = white_bkgd and first.shape[-1] == 3
     return Scene(
         name=folder.resolve().name,
         view_names=tuple(names),
@@ -80,7 +80,7 @@ def load_blender(
         unseen=unseen_pool(len(names), train, test, unseen_poses),
         image=read_image,
         path=circle(),
-        notes=(f"{paths[train[0]]}: RGB without alpha; such images are taken as opaque",) * opaque,
+        notes=opaque_note(paths[train[0]], first, white_bkgd),
     )
 
 
@@ -90,7 +90,7 @@ def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tup
     if not path.is_file():
         raise InputError(f"{path}: no such file; a Blender scene has one for each of train, val and test")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     try:
@@ -107,9 +107,16 @@ def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tup
     if not isinstance(angle, int | float) or not 0 < angle < np.pi:
         raise InputError(f"{path}: camera_angle_x is {angle!r}, expected radians between 0 and pi")
     for file_path, matrix in frames:
-        if matrix.shape not in ((4, 4), (3, 4)) or not np.isfinite(matrix).all():
-            found = "not finite" if matrix.shape in ((4, 4), (3, 4)) else f"of shape {matrix.shape}"
-            raise InputError(f"{path}: transform_matrix of {file_path} is {found}, expected a finite 4 x 4 matrix")
+        if matrix.shape not in ((4, 4), (3, 4)):
+            found = f"of shape {matrix.shape}"
+        elif not np.isfinite(matrix).all():
+            found = "not finite"
+        elif np.linalg.matrix_rank(matrix[:3, :3]) < 3:
+            found = "singular"
+        else:
+            continue
+        expected = "a finite 4 x 4 matrix that is a camera's pose"
+        raise InputError(f"{path}: transform_matrix of {file_path} is {found}, expected {expected}")
     return angle, [(file_path, matrix[:3]) for file_path, matrix in frames]
 
 

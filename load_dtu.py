@@ -16,6 +16,7 @@ from scene import (
     half_intrinsics,
     half_size,
     on_background,
+    opaque_note,
     read_pixels,
     require_folder,
     unseen_pool,
@@ -81,6 +82,7 @@ def load_dtu(
         image=read_image,
         mask=mask_reader(maskdir, paths, full_size, half_res) if maskdir else None,
         path=through_cameras(poses[list(train)]),
+        notes=opaque_note(paths[train[0]], first, white_bkgd),
     )
 
 
@@ -107,7 +109,7 @@ def split(n_views, train_scene, test_scene, fewshot, fewshot_seed) -> tuple[tupl
 
 def numbered_images(folder: Path) -> list[Path]:
     """The images of a folder, sorted by the last number in their names."""
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS]
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != "."]
     if not paths:
         raise InputError(f"{folder}: found no image, expected files such as 000000.png")
     paths.sort(key=number)

@@ -24,6 +24,7 @@ class Log:
         self.wandb_run = wandb_run
 
     def tensorboard(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Scalars to TensorBoard only."""
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
@@ -35,8 +36,13 @@ class Log:
         self.writer.flush()
 
     def wandb(self, step: int, scalars: Mapping[str, float]) -> None:
-        if self.wandb_run:
-            self.wandb_run.log(dict(scalars), step=step)
+        """Scalars to wandb only, where there is a run. Training matters more: a failure ends the logging, not it."""
+        try:
+            if self.wandb_run:
+                self.wandb_run.log(dict(scalars), step=step)
+        except Exception as error:
+            say(f"wandb fails ({error!r}): going on without it")
+            self.wandb_run = None
 
     def close(self) -> None:
         self.writer.close()
@@ -53,5 +59,5 @@ def start_wandb(name: str, group: str | None, options: Mapping, folder: Path):
     except ImportError:
         say("wandb is asked for but not installed (pip install wandb): going on without it")
     except Exception as error:  # no account, no network: training matters more
-        say(f"wandb cannot start ({str(error).splitlines()[0]}): going on without it")
+        say(f"wandb cannot start ({error!r}): going on without it")
     return None

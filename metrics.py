@@ -17,8 +17,8 @@ WINDOW, SIGMA = 11, 1.5  # of the SSIM of Wang et al., IEEE Transactions on Imag
 
 
 def psnr_of_mse(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB for values in 0..1; infinite for equal images."""
-    return -10 * math.log10(mse) if mse > 0 else math.inf
+    """Peak signal-to-noise ratio in dB for values in 0..1; infinite for equal images, NaN for NaN."""
+    return math.inf if mse == 0 else -10 * math.log10(mse)
 
 
 def mse(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -31,8 +31,7 @@ def mse(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) ->
 
 def psnr(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
     """PSNR in dB over all pixels, or over those of the mask. NaN where the mask is empty."""
-    error = mse(image, truth, mask)
-    return math.nan if math.isnan(error) else psnr_of_mse(error)
+    return psnr_of_mse(mse(image, truth, mask))
 
 
 def ssim(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import io
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -54,9 +55,12 @@ AMOUNT, ABOVE_ZERO = bounded(float, 0), bounded(float, 0, above=True)
 
 
 def open_config(path: str, *_) -> io.StringIO:
-    """A config file as a stream, read whole so that whatever is wrong with it is one line."""
+    """A config file as a stream, read whole so that whatever is wrong with it is one line. An option of
+    value None, as nerf-pytorch's args.txt have them, is one that is not given."""
     try:
-        stream = io.StringIO(Path(path).read_text(encoding="utf-8-sig"))
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        set_lines = [line for line in lines if not re.fullmatch(r"\s*[\w-]+\s*[=:]\s*None\s*", line)]
+        stream = io.StringIO("\n".join(set_lines))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise InputError(f"--config {path}: cannot be read ({reason}), expected a config file") from error
@@ -76,6 +80,7 @@ class Parser(configargparse.ArgumentParser):
     """An argument parser whose errors are InputErrors of one line."""
 
     def error(self, message: str):
+        message = re.sub("^Unable to open config file: .*? Error: (?=--config)", "", message)
         raise InputError(" ".join(message.split()))
 
 
@@ -117,7 +122,7 @@ def add_run_options(group) -> None:
 
 
 def add_own_options(group) -> None:
-    group.add_argument("--seed", type=COUNT, default=0, help="seed of the weights and of every draw")
+    group.add_argument("--seed", type=bounded(int, 0, 2**32 - 1), default=0, help="of the weights and of every draw")
     group.add_argument("--device", default="auto", help="auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
     group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
                        help="poses that may be regularised: all but the test views', or, as released, all")
@@ -167,7 +172,7 @@ def add_rendering_options(group) -> None:
 def add_training_options(group) -> None:
     group.add_argument("--N_iters", type=POSITIVE, default=200000, help="steps in all")
     group.add_argument("--N_rand", type=POSITIVE, default=32 * 32 * 4, help="seen rays of a step")
-    group.add_argument("--lrate", type=ABOVE_ZERO, default=5e-4, help="learning rate at the start")
+    group.add_argument("--lrate", type=bounded(float, 0, 1e30, above=True), default=5e-4, help="learning rate, first")
     group.add_argument("--lrate_decay", type=ABOVE_ZERO, default=250.0, help="1000s of steps for a tenth of it")
     add_flag(group, "no_batching", "a step's rays come from one view, not from all")
     group.add_argument("--precrop_iters", type=COUNT, default=0, help="no_batching: until this step, central pixels")
@@ -192,8 +197,8 @@ def add_entropy_options(group) -> None:
 def add_smoothing_options(group) -> None:
     add_flag(group, "smoothing", "make neighbouring rays alike")
     group.add_argument("--smoothing_lambda", type=AMOUNT, default=1.0, help="weight (set it: 1 is far too much)")
-    group.add_argument("--smoothing_rate", type=AMOUNT, default=1.0, help="factor on it, every so many steps")
-    group.add_argument("--smoothing_step_size", type=POSITIVE, default=5000, help="how many")
+    group.add_argument("--smoothing_rate", type=bounded(float, 0, 10), default=1.0, help="factor on it, at times")
+    group.add_argument("--smoothing_step_size", type=POSITIVE, default=5000, help="steps between those times")
     group.add_argument("--smoothing_end_iter", type=COUNT, help="last step with the term")
     group.add_argument("--smoothing_activation", choices=("norm", "softmax"), default="norm", help="normalisation")
     group.add_argument("--smooth_sampling_method", choices=("near_pose", "near_pixel"), default="near_pose",
@@ -279,8 +284,26 @@ def check(args: argparse.Namespace) -> None:
         raise InputError("--entropy_log_scaling: not with --entropy_type 1-p, whose mean is negative")
     if args.dataset_type == "llff":
         raise InputError("--dataset_type llff: not supported yet, expected blender or dtu")
+    if args.no_reload and (args.render_only or args.eval_only):
+        raise InputError("--no_reload: not with --render_only or --eval_only, which need a checkpoint")
+    if args.ckpt_render_iter and args.ft_path:
+        raise InputError("--ckpt_render_iter and --ft_path: found both, expected one of them")
+    for name in ("expname", "basedir", "datadir", "maskdir"):
+        check_writable_in_config(name, getattr(args, name))
     if args.render_only and args.eval_only:
         raise InputError("--render_only and --eval_only: found both, expected one of them")
+
+
+def check_writable_in_config(name: str, value: str | None) -> None:
+    """A run is described by its args.txt: raise InputError for a value that a config file cannot hold."""
+    if value is None:
+        return
+    try:
+        held = configargparse.DefaultConfigFileParser().parse(io.StringIO(f"{name} = {value}"))
+    except configargparse.ConfigFileParserException:
+        held = {}
+    if held != {name: value}:
+        raise InputError(f"--{name}: found {value!r}, expected what a config file can hold (no quotes, # or [])")
 
 
 def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
@@ -298,6 +321,10 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
                 f"WARNING: {term} is on and {weight} is not set. Its default of 1 drowns the colour loss and "
                 f"training is likely to diverge; the shipped configs use about {usual}"
             )
+    looking = ("render_test", "render_train", "render_mypath", "ckpt_render_iter")
+    looking = [name for name in looking if getattr(args, name)]
+    if looking and not (args.render_only or args.eval_only):
+        notes.append(f"options with no effect without render_only: {', '.join(looking)}")
     if args.precrop_iters and not args.no_batching:
         notes.append("precrop_iters has no effect without no_batching (as released)")
     if args.netdepth <= 5 or (args.netdepth_fine <= 5 and args.N_importance):
@@ -307,6 +334,6 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
 
 def as_config(args: argparse.Namespace) -> str:
     """The options as the text of a config file that gives the same run."""
-    inert = {"config", *NO_EFFECT}
-    given = {name: value for name, value in sorted(vars(args).items()) if name not in inert and value is not None}
+    left_out = {"config", "ft_path", "no_reload", *NO_EFFECT}  # how the run was started is no part of it
+    given = {name: value for name, value in sorted(vars(args).items()) if name not in left_out and value is not None}
     return "".join(f"{name} = {value}\n" for name, value in given.items())

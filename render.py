@@ -85,7 +85,7 @@ def write_images(folder: Path, name: str, rendered: Image, scene: Scene) -> None
 def unit_depth(image: Image, scene: Scene) -> np.ndarray:
     """h w, the z-depth as 0..1 for the scene's near..far; what is not opaque counts as far."""
     depth = image.depth + (1 - image.acc) * scene.far
-    return ((depth - scene.near) / (scene.far - scene.near)).clamp(0, 1).double().cpu().numpy()
+    return ((depth - scene.near) / (scene.far - scene.near)).clamp(0, 1).cpu().double().numpy()
 
 
 def eight_bit(rgb: torch.Tensor) -> np.ndarray:

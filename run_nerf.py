@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import build
 import checkpoint
-from errors import exit_status
+from errors import InputError, exit_status
 from evaluate import evaluate_checkpoint, evaluate_run, render_run_path, table
 from files import make_folder
 from interrupt import Interrupt, Stopped
@@ -30,7 +30,7 @@ from scene import Scene
 
 
 class NonFiniteLoss(Exception):
-    """A term of the loss became infinite or NaN; the message names step and term."""
+    """A term of the loss, or the gradient, became infinite or NaN; the message names step and term."""
 
 
 @dataclass
@@ -58,15 +58,17 @@ class Trainer:
             self.networks, batch.groups, self.sampling, self.generators.samples, self.chunk, self.netchunk
         )
         terms = loss_terms(renderings, batch.target, self.regularizers, number)
-        self.update(total_loss(terms), terms)
+        self.update(terms)
         return {name: (weight, value.detach()) for name, (weight, value) in terms.items()}, renderings
 
-    def update(self, loss: torch.Tensor, terms: dict) -> None:
-        if not torch.isfinite(loss):
-            bad = [name for name, (_, value) in terms.items() if not torch.isfinite(value)] or ["the sum of all"]
-            raise NonFiniteLoss(f"step {self.step + 1}: the loss term {', '.join(bad)} is not finite")
+    def update(self, terms: dict) -> None:
+        loss = total_loss(terms)
         self.optimizer.zero_grad()
         loss.backward()
+        gradients = [p.grad for p in self.networks.parameters() if p.grad is not None]
+        if not torch.isfinite(loss.detach() + torch.nn.utils.get_total_norm(gradients)):
+            bad = [f"loss term {name}" for name, (_, value) in terms.items() if not torch.isfinite(value)]
+            raise NonFiniteLoss(f"step {self.step + 1}: {', '.join(bad) or 'the gradient'} is not finite")
         self.optimizer.step()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.lrate, self.lrate_decay, self.step)
@@ -105,13 +107,15 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namesp
     if not found.ours:
         say(f"{found.path}: holds no generator state (a file of another program): the draws start from the seed")
         return
-    trainer.sampler.load_state_dict(found.content["sampler"])
-    if not trainer.generators.load_state_dict(found.content["random_states"]):
+    try:
+        trainer.sampler.load_state_dict(found.content["sampler"])
+        same_device = trainer.generators.load_state_dict(found.content["random_states"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{found.path}: its generator state cannot be used ({error})") from error
+    if not same_device:
         say(f"{found.path}: was trained on another kind of device: the jitter of samples starts from the seed")
-    for name, value in found.content["options"].items():
-        now = getattr(args, name, value)
-        if now != value and name not in ("config", "ft_path", "no_reload", "basedir", "datadir", "device"):
-            say(f"changed since the checkpoint: {name} was {value}, now {now}")
+    for change in build.changed_options(found, args):
+        say(change)
 
 
 def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device: torch.device) -> None:
@@ -199,12 +203,22 @@ def look(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, 
     if due(step, args.i_img):
         log.images(step, thumbnails(args, networks, scene, (scene.val or scene.test)[0]))
     if due(step, args.i_testset):
-        record = evaluate_run(args, networks, scene, step, scene.test, "testset")
-        say(table({args.expname: record}))
-        log.tensorboard(step, {f"test/{name}": v for name, v in record["mean"].items() if v is not None})
+        try:
+            test(networks, args, scene, step, log)
+        except InputError as error:  # a test image that cannot be read must not end the training
+            say(f"WARNING: the test views were not all evaluated: {error}")
     if due(step, args.i_video):
         render_run_path(args, networks, scene, step, "path")
     return any(due(step, every) for every in (args.i_img, args.i_testset, args.i_video))
+
+
+def test(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, log: Log) -> None:
+    """Evaluate the test views, and log the means."""
+    record = evaluate_run(args, networks, scene, step, scene.test, "testset")
+    say(table({args.expname: record}))
+    means = {f"test/{name}": value for name, value in record["mean"].items() if value is not None}
+    log.tensorboard(step, means)
+    log.wandb(step, means)
 
 
 def report(trainer: Trainer, args: argparse.Namespace, log: Log, bar, terms, renderings, rate: float) -> None:
@@ -262,10 +276,17 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
     log = Log(build.run_folder(args), trainer.step, wandb_run)
     try:
         with Interrupt() as interrupt:
-            train(trainer, args, scene, log, interrupt)
-    except Stopped as stopped:
-        say(f"{stopped}: saved {save(trainer, args)}; to go on:\n  {resume_command(args, argv)}")
-        return stopped.status
+            try:
+                train(trainer, args, scene, log, interrupt)
+            except Stopped as stopped:
+                interrupt.hold_on()
+                say(f"{stopped}: saved {save(trainer, args)}; to go on:\n  {resume_command(args, argv)}")
+                return stopped.status
+    except NonFiniteLoss as error:
+        newest = checkpoint.latest(build.run_folder(args))
+        kept = f"the last checkpoint stands: {newest}" if newest else "no checkpoint was saved"
+        print(f"run_nerf.py: {error}; {kept}", file=sys.stderr)
+        return 1
     finally:
         log.close()
     say(f"done: {trainer.step} steps, {build.run_folder(args)}")
@@ -275,15 +296,15 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
 def prepare_folder(args: argparse.Namespace, step: int) -> None:
     """The first thing that is written: the run's folder and its options, as a config file."""
     folder = make_folder(build.run_folder(args))
-    (folder / "args.txt").write_text(as_config(args))
+    (folder / "args.txt").write_text(as_config(args), encoding="utf-8")
     aside = checkpoint.set_aside(folder, step)
     if aside:
-        say(f"checkpoints later than step {step} are now in {aside}")
+        say(f"checkpoints and pictures later than step {step} are now in {aside}")
 
 
 def resume_command(args: argparse.Namespace, argv: list[str]) -> str:
     """The command that goes on from the newest checkpoint of this run."""
-    words = ["python", "run_nerf.py", *argv]
+    words = ["python", sys.argv[0], *argv]
     if args.no_reload:
         words += ["--no_reload", "False"]
     if args.ft_path:
@@ -302,12 +323,15 @@ def run(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done; 1 a loss that is not finite, or a disk that is full; 2 a file or option that cannot
-    be used; 130 or 143 stopped."""
+    """Exit status: 0 done; 1 a loss that is not finite, or a system that fails (disk, memory); 2 a file or
+    option that cannot be used; 130 or 143 stopped."""
     try:
         return exit_status("run_nerf.py", lambda: run(sys.argv[1:] if argv is None else argv))
-    except NonFiniteLoss as error:
-        print(f"run_nerf.py: {error}; the last checkpoint stands", file=sys.stderr)
+    except (RuntimeError, MemoryError) as error:  # the CPU's allocator has no error of its own
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            raise
+        advice = "lower N_rand and N_entropy to train, chunk to render"
+        print(f"run_nerf.py: error: out of memory; {advice}", file=sys.stderr)
         return 1
 
 

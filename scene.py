@@ -116,6 +116,14 @@ def require_files(paths: Iterable[Path]) -> None:
             raise InputError(f"{path}: the image is missing, expected every image that the scene's files name")
 
 
+def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:
+    if found != expected:
+        raise InputError(
+            f"{path}: the image is {found[1]} x {found[0]}, expected {expected[1]} x {expected[0]} "
+            "as the first training image"
+        )
+
+
 def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarray:
     """Decode an image file to h w c float32 in 0..1, c = 3 (opaque) or 4 (with alpha).
 
@@ -136,12 +144,8 @@ def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarr
         raise InputError(
             f"{path}: found an image of shape {array.shape} and type {array.dtype}, expected grey, RGB or RGBA"
         )
-    height, width = array.shape[:2]
-    if expected and (height, width) != expected:
-        raise InputError(
-            f"{path}: the image is {width} x {height}, expected {expected[1]} x {expected[0]} "
-            "as the first training image"
-        )
+    if expected:
+        check_size(path, array.shape[:2], expected)
     return array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
 
 
@@ -151,6 +155,11 @@ def on_background(pixels: np.ndarray, white: bool) -> np.ndarray:
         rgb, alpha = pixels[..., :3], pixels[..., 3:]
         return rgb * alpha + (1 - alpha)
     return pixels[..., :3]
+
+
+def opaque_note(path: Path, pixels: np.ndarray, white: bool) -> tuple[str, ...]:
+    """What to say where a white background is asked for and the images have no alpha."""
+    return (f"{path}: RGB without alpha; such images are taken as opaque",) * (white and pixels.shape[-1] == 3)
 
 
 def half_size(array: np.ndarray) -> np.ndarray:

@@ -102,13 +102,16 @@ def test_our_file_holds_what_the_released_code_needs(tmp_path, use_viewdirs):
         assert torch.equal(mine, their)
 
 
+OURS = {key: {} for key in checkpoint.OUR_KEYS} | {"global_step": 500}
+
+
 @pytest.mark.parametrize(("name", "content", "step"), [
     ("000500.tar", {"global_step": 499}, 500),  # as the released code writes it
     ("model.tar", {"global_step": 499}, 500),  # renamed
     ("000500.tar", {"global_step": 500}, 500),  # a fork that counts completed updates
     ("7.tar", {"global_step": 499}, 500),  # renamed to another number
-    ("000500.tar", {"global_step": 500, "version": "0"}, 500),  # ours
-    ("best.tar", {"global_step": 500, "version": "0"}, 500),
+    ("000500.tar", OURS, 500),  # ours
+    ("best.tar", OURS, 500),
 ])  # fmt: skip
 def test_completed_updates(tmp_path, name, content, step):
     assert checkpoint.completed_updates(tmp_path / name, content) == step
@@ -118,7 +121,7 @@ def test_the_newest_is_chosen_by_its_integer_step(tmp_path):
     for name in ("000900.tar", "10000.tar", "001000.tar", "999999.tar.tmp", "target.tar", "note.txt", "x99999999.tar"):
         (tmp_path / name).write_text("")
     assert checkpoint.latest(tmp_path).name == "10000.tar"
-    assert list(checkpoint.saved(tmp_path)) == [900, 1000, 10000]
+    assert [step for step, _ in checkpoint.saved(tmp_path)] == [900, 1000, 10000]
     assert checkpoint.latest(tmp_path / "none") is None
 
 

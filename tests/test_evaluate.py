@@ -190,6 +190,7 @@ def test_a_run_without_checkpoint(logdir, capsys):
 
 def test_means_leave_out_what_has_no_value():
     views = {"a": {"mse": 0.01, "lpips": None, "ssim": 0.5}, "b": {"mse": 0.03, "lpips": None, "ssim": None}}
+    assert set(means(views | {"c": {"mse": None, "lpips": None, "ssim": None}}).values()) == {None}
     assert means(views) == {"mse": pytest.approx(0.02), "lpips": None, "ssim": 0.5,
                             "psnr_pooled": pytest.approx(-10 * np.log10(0.02))}
 

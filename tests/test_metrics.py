@@ -41,6 +41,7 @@ def plain_ssim(x, y, row, col):
 
 
 def test_psnr():
+    assert math.isnan(psnr_of_mse(math.nan))
     assert psnr_of_mse(0.01) == pytest.approx(20)
     assert psnr_of_mse(0.0) == math.inf
     image, truth = np.zeros((2, 2, 3)), np.zeros((2, 2, 3))

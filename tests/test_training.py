@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+import build
 import checkpoint
 from interrupt import Interrupt, Stopped
-from run_nerf import learning_rate, main
+from options import parse_options
+from run_nerf import NonFiniteLoss, learning_rate, main, make_trainer
 from scenes import HEIGHT, WIDTH, write_blender, write_dtu
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +131,7 @@ def test_rendering_leaves_the_run_alone_and_names_images_by_view(dtu, tmp_path, 
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     kinds = ("testset", "renderonly_test", "renderonly_train")
     tested, rendered, trained = (folder / f"{kind}_000002" for kind in kinds)
+    rendered = rendered.with_name("renderonly_test_000002_factor2")
     names = {f"{view:06d}{end}" for view in (1, 2, 4, 5) for end in (".png", "_depth.png", "_depth_color.png")}
     names.add("metrics.json")
     assert {path.name for path in tested.iterdir()} == {path.name for path in rendered.iterdir()} == names
@@ -180,10 +183,40 @@ def test_a_non_finite_loss_stops_the_run_and_the_last_checkpoint_stands(blender,
     command = options(blender, tmp_path, "--no_batching", "--i_weights", "1", "--lrate", "1e20", "--N_iters", "50")
     assert main(command) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert re.search(r"step \d+: the loss term colour_\w+.* is not finite; the last checkpoint stands", error)
+    assert re.search(r"step \d+: .*(loss term colour_\w+|gradient) is not finite; the last checkpoint stands: ", error)
     step = int(re.search(r"step (\d+)", error)[1])
     assert checkpoint.latest(tmp_path / "logs/run") == tmp_path / f"logs/run/{step - 1:06d}.tar"
     checkpoint.read(tmp_path / f"logs/run/{step - 1:06d}.tar")
+
+
+def test_a_gradient_that_is_not_finite_is_not_applied(blender, tmp_path, capsys):
+    """A ray of direction 0 has no viewing direction: 0/0, whose gradient is NaN where the loss is finite."""
+    command = options(blender, tmp_path, "--no_batching", "--N_iters", "2", "--i_weights", "1")
+    args, _ = parse_options(command)
+    trainer = make_trainer(args, build.build_scene(args), torch.device("cpu"))
+    before = [parameter.detach().clone() for parameter in trainer.networks.parameters()]
+    trainer.networks.coarse.alpha_linear.bias.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(NonFiniteLoss, match="step 1: the gradient is not finite"):
+        trainer.train_step()
+    assert all(torch.equal(*pair) for pair in zip(before, trainer.networks.parameters(), strict=True))
+    assert trainer.step == 0
+
+
+def test_a_test_image_that_cannot_be_read_does_not_end_training(blender, tmp_path, capsys):
+    (blender / "test" / "r_8.png").write_bytes(b"not an image")
+    assert main(options(blender, tmp_path, "--no_batching", "--N_iters", "2", "--i_testset", "1")) == 0
+    text = capsys.readouterr().out
+    assert text.count("WARNING: the test views were not all evaluated") == 2
+    assert "r_8.png: cannot be read as an image" in text
+
+
+def test_pictures_of_an_earlier_attempt_are_moved_aside(blender, tmp_path):
+    command = options(blender, tmp_path, "--no_batching", "--N_iters", "2", "--i_testset", "2")
+    assert main(command) == 0
+    first = (tmp_path / "logs/run/testset_000002/test_r_0.png").read_bytes()
+    assert main([*command, "--no_reload", "--seed", "3"]) == 0
+    assert (tmp_path / "logs/run/superseded_1/testset_000002/test_r_0.png").read_bytes() == first
+    assert (tmp_path / "logs/run/testset_000002/test_r_0.png").is_file()
 
 
 def test_learning_rate_after_the_released_schedule(blender, tmp_path):

@@ -12,6 +12,7 @@ from scene import (
     choose_views,
     half_intrinsics,
     half_size,
+    matrix_fault,
     on_background,
     opaque_note,
     read_pixels,
@@ -107,16 +108,10 @@ def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tup
     if not isinstance(angle, int | float) or not 0 < angle < np.pi:
         raise InputError(f"{path}: camera_angle_x is {angle!r}, expected radians between 0 and pi")
     for file_path, matrix in frames:
-        if matrix.shape not in ((4, 4), (3, 4)):
-            found = f"of shape {matrix.shape}"
-        elif not np.isfinite(matrix).all():
-            found = "not finite"
-        elif np.linalg.matrix_rank(matrix[:3, :3]) < 3:
-            found = "singular"
-        else:
-            continue
-        expected = "a finite 4 x 4 matrix that is a camera's pose"
-        raise InputError(f"{path}: transform_matrix of {file_path} is {found}, expected {expected}")
+        fault = matrix_fault(matrix)
+        if fault:
+            expected = "a finite 4 x 4 matrix that is a camera's pose"
+            raise InputError(f"{path}: transform_matrix of {file_path} is {fault}, expected {expected}")
     return angle, [(file_path, matrix[:3]) for file_path, matrix in frames]
 
 

@@ -15,6 +15,7 @@ from scene import (
     choose_views,
     half_intrinsics,
     half_size,
+    matrix_fault,
     on_background,
     opaque_note,
     read_pixels,
@@ -154,16 +155,10 @@ def read_cameras(path: Path, images: list[Path]) -> tuple[np.ndarray, np.ndarray
 def camera_matrix(path: Path, matrices: dict[str, np.ndarray], name: str, n_views: int) -> np.ndarray:
     if name not in matrices:
         raise InputError(f"{path}: no {name}, expected one for each of the {n_views} images")
-    matrix = matrices[name]
-    if matrix.shape not in ((4, 4), (3, 4)):
-        found = f"of shape {matrix.shape}"
-    elif not np.isfinite(matrix).all():
-        found = "not finite"
-    elif np.linalg.matrix_rank(matrix[:3, :3]) < 3:
-        found = "singular"
-    else:
-        return matrix
-    raise InputError(f"{path}: {name} is {found}, expected a finite, invertible 4 x 4 matrix")
+    fault = matrix_fault(matrices[name])
+    if fault:
+        raise InputError(f"{path}: {name} is {fault}, expected a finite, invertible 4 x 4 matrix")
+    return matrices[name]
 
 
 def decompose(world: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

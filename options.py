@@ -122,7 +122,8 @@ def add_run_options(group) -> None:
 
 
 def add_own_options(group) -> None:
-    group.add_argument("--seed", type=bounded(int, 0, 2**32 - 1), default=0, help="of the weights and of every draw")
+    group.add_argument("--seed", type=bounded(int, 0, 2**32 - 1), default=0,
+                       help="seed of the weights and of every draw")
     group.add_argument("--device", default="auto", help="auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
     group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
                        help="poses that may be regularised: all but the test views', or, as released, all")
@@ -172,7 +173,8 @@ def add_rendering_options(group) -> None:
 def add_training_options(group) -> None:
     group.add_argument("--N_iters", type=POSITIVE, default=200000, help="steps in all")
     group.add_argument("--N_rand", type=POSITIVE, default=32 * 32 * 4, help="seen rays of a step")
-    group.add_argument("--lrate", type=bounded(float, 0, 1e30, above=True), default=5e-4, help="learning rate, first")
+    group.add_argument("--lrate", type=bounded(float, 0, 1e30, above=True), default=5e-4,
+                       help="learning rate at the start")
     group.add_argument("--lrate_decay", type=ABOVE_ZERO, default=250.0, help="1000s of steps for a tenth of it")
     add_flag(group, "no_batching", "a step's rays come from one view, not from all")
     group.add_argument("--precrop_iters", type=COUNT, default=0, help="no_batching: until this step, central pixels")
@@ -197,8 +199,9 @@ def add_entropy_options(group) -> None:
 def add_smoothing_options(group) -> None:
     add_flag(group, "smoothing", "make neighbouring rays alike")
     group.add_argument("--smoothing_lambda", type=AMOUNT, default=1.0, help="weight (set it: 1 is far too much)")
-    group.add_argument("--smoothing_rate", type=bounded(float, 0, 10), default=1.0, help="factor on it, at times")
-    group.add_argument("--smoothing_step_size", type=POSITIVE, default=5000, help="steps between those times")
+    group.add_argument("--smoothing_rate", type=bounded(float, 0, 10), default=1.0,
+                       help="factor on the weight, every smoothing_step_size steps")
+    group.add_argument("--smoothing_step_size", type=POSITIVE, default=5000, help="steps from one such factor to the next")
     group.add_argument("--smoothing_end_iter", type=COUNT, help="last step with the term")
     group.add_argument("--smoothing_activation", choices=("norm", "softmax"), default="norm", help="normalisation")
     group.add_argument("--smooth_sampling_method", choices=("near_pose", "near_pixel"), default="near_pose",

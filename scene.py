@@ -100,6 +100,15 @@ def unseen_pool(
     return everything if unseen_poses == "all" or set(pool) <= set(train) else pool
 
 
+def matrix_fault(matrix: np.ndarray) -> str | None:
+    """What keeps a 4 x 4 (or 3 x 4) matrix from being a camera's, None where it may be one."""
+    if matrix.shape not in ((4, 4), (3, 4)):
+        return f"of shape {matrix.shape}"
+    if not np.isfinite(matrix).all():
+        return "not finite"
+    return "singular" if np.linalg.matrix_rank(matrix[:3, :3]) < 3 else None
+
+
 def require_folder(path: str | Path, option: str) -> Path:
     """The path of an existing folder, or an InputError that names the option."""
     if not path:

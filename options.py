@@ -201,7 +201,7 @@ def add_smoothing_options(group) -> None:
     group.add_argument("--smoothing_lambda", type=AMOUNT, default=1.0, help="weight (set it: 1 is far too much)")
     group.add_argument("--smoothing_rate", type=bounded(float, 0, 10), default=1.0,
                        help="factor on the weight, every smoothing_step_size steps")
-    group.add_argument("--smoothing_step_size", type=POSITIVE, default=5000, help="steps from one such factor to the next")
+    group.add_argument("--smoothing_step_size", type=POSITIVE, default=5000, help="steps between these factors")
     group.add_argument("--smoothing_end_iter", type=COUNT, help="last step with the term")
     group.add_argument("--smoothing_activation", choices=("norm", "softmax"), default="norm", help="normalisation")
     group.add_argument("--smooth_sampling_method", choices=("near_pose", "near_pixel"), default="near_pose",

@@ -22,8 +22,9 @@ from rays import (
     cameras_of,
     central_crop,
 )
-from run_nerf_helpers import NeRF, Networks, Sampling
+from run_nerf_helpers import DenseQuery, NeRF, Networks, Query, Sampling
 from scene import Scene
+from sparse import SparseQuery
 
 
 def build_device(name: str) -> torch.device:
@@ -159,6 +160,16 @@ def build_sampling(args: argparse.Namespace) -> Sampling:
         perturb=args.perturb > 0,
         noise_std=args.raw_noise_std,
     )
+
+
+CPU_BLOCK = 16384  # points whose activations stay in a CPU's cache
+
+
+def build_query(args: argparse.Namespace, device: torch.device) -> Query:
+    """How networks are evaluated: everywhere (exact_dense), or only where it has an effect."""
+    if args.exact_dense:
+        return DenseQuery(args.netchunk)
+    return SparseQuery(min(args.netchunk, CPU_BLOCK) if device.type == "cpu" else args.netchunk)
 
 
 def has_unseen(args: argparse.Namespace) -> bool:

@@ -125,6 +125,7 @@ def add_own_options(group) -> None:
     group.add_argument("--seed", type=bounded(int, 0, 2**32 - 1), default=0,
                        help="seed of the weights and of every draw")
     group.add_argument("--device", default="auto", help="auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
+    add_flag(group, "exact_dense", "evaluate the networks at every sample, also where it changes nothing (reference)")
     group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
                        help="poses that may be regularised: all but the test views', or, as released, all")
     group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",

@@ -14,7 +14,7 @@ from tqdm import tqdm
 import build
 from logs import say
 from rays import Cameras, cameras_of, image_rays
-from run_nerf_helpers import Image, Networks, Sampling, render_image
+from run_nerf_helpers import Image, Networks, Query, Sampling, render_image
 from scene import Scene
 
 FPS, GIF_FPS, GIF_SIZE, THUMBNAIL = 30, 15, 200, 100
@@ -27,7 +27,7 @@ class Renderer:
     networks: Networks
     sampling: Sampling
     chunk: int
-    netchunk: int
+    query: Query
     pixel_center: float
     device: torch.device
     factor: int = 1
@@ -42,7 +42,7 @@ class Renderer:
         scale = torch.tensor([width / scene.width, height / scene.height] * 2, device=self.device)
         camera = camera._replace(intrinsics=camera.intrinsics * scale)
         rays = image_rays(camera, height, width)
-        return render_image(self.networks, rays, height, width, self.sampling, self.chunk, self.netchunk, progress)
+        return render_image(self.networks, rays, height, width, self.sampling, self.chunk, self.query, progress)
 
     def size(self, scene: Scene) -> tuple[int, int]:
         """Height and width of what is rendered."""
@@ -54,7 +54,7 @@ def make_renderer(args: argparse.Namespace, networks: Networks, device: torch.de
         networks=networks,
         sampling=build.build_sampling(args),
         chunk=args.chunk,
-        netchunk=args.netchunk,
+        query=build.build_query(args, device),
         pixel_center=args.pixel_center,
         device=device,
         factor=max(args.render_factor, 1),

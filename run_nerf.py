@@ -25,7 +25,7 @@ from metrics import psnr_of_mse
 from options import as_config, parse_options
 from rays import SEEN, UNSEEN, RaySampler
 from render import thumbnails
-from run_nerf_helpers import Networks, Sampling, render_groups
+from run_nerf_helpers import Networks, Query, Sampling, render_groups
 from scene import Scene
 
 
@@ -44,7 +44,7 @@ class Trainer:
     sampling: Sampling
     generators: build.Generators
     chunk: int
-    netchunk: int
+    query: Query
     lrate: float
     lrate_decay: float
     step: int = 0
@@ -55,7 +55,7 @@ class Trainer:
         groups = needed_groups(self.regularizers, number)
         batch = self.sampler.draw(number, groups, self.generators.pixels)
         renderings = render_groups(
-            self.networks, batch.groups, self.sampling, self.generators.samples, self.chunk, self.netchunk
+            self.networks, batch.groups, self.sampling, self.generators.samples, self.chunk, self.query
         )
         terms = loss_terms(renderings, batch.target, self.regularizers, number)
         self.update(terms)
@@ -92,7 +92,7 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         sampling=build.build_sampling(args),
         generators=generators,
         chunk=args.chunk,
-        netchunk=args.netchunk,
+        query=build.build_query(args, device),
         lrate=args.lrate,
         lrate_decay=args.lrate_decay,
     )

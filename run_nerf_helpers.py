@@ -8,12 +8,12 @@ Source: NeRF (Mildenhall et al., ECCV 2020), as in the released InfoNeRF (CVPR 2
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from rays import Rays, cat_rays
+from rays import SEEN, Rays, cat_rays
 
 SKIP = 4  # the encoded point joins the input of the layer after this one
 
@@ -66,17 +66,32 @@ class NeRF(nn.Module):
 
     def forward(self, points: Tensor, viewdirs: Tensor) -> tuple[Tensor, Tensor]:
         """points r s 3, viewdirs r 3 -> raw colour r s 3, raw density r s."""
+        h = self.features(points)
+        views = self.encoded_views(viewdirs)[:, None].expand(*points.shape[:2], -1)
+        return self.colour(h, views), self.density(h)
+
+    def features(self, points: Tensor) -> Tensor:
+        """points ... 3 -> ... width: what density and colour are read from."""
         encoded = positional_encoding(points, self.multires)
         h = encoded
         for i, layer in enumerate(self.pts_linears):
-            h = layer(torch.cat([encoded, h], dim=-1) if i == SKIP + 1 else h).relu()
+            h = layer(torch.cat([encoded.to(h.dtype), h], dim=-1) if i == SKIP + 1 else h).relu_()
+        return h
+
+    def density(self, h: Tensor) -> Tensor:
+        """features ... width -> raw density ..."""
+        return self.alpha_linear(h)[..., 0] if self.use_viewdirs else self.output_linear(h)[..., 3]
+
+    def encoded_views(self, viewdirs: Tensor) -> Tensor:
+        """... 3 -> what `colour` takes of the viewing directions; nothing (... 0) where they have no part."""
+        return positional_encoding(viewdirs, self.multires_views) if self.use_viewdirs else viewdirs[..., :0]
+
+    def colour(self, h: Tensor, views: Tensor) -> Tensor:
+        """features ... width, encoded viewing directions -> raw colour ... 3."""
         if not self.use_viewdirs:
-            output = self.output_linear(h)
-            return output[..., :3], output[..., 3]
-        views = positional_encoding(viewdirs, self.multires_views)
-        views = views[:, None].expand(*points.shape[:2], -1)
-        colour = self.views_linears[0](torch.cat([self.feature_linear(h), views], dim=-1)).relu()
-        return self.rgb_linear(colour), self.alpha_linear(h)[..., 0]
+            return self.output_linear(h)[..., :3]
+        features = self.feature_linear(h)
+        return self.rgb_linear(self.views_linears[0](torch.cat([features, views.to(features.dtype)], dim=-1)).relu_())
 
 
 def make_linear(n_in: int, n_out: int, generator: torch.Generator | None, device) -> nn.Linear:
@@ -140,10 +155,10 @@ def fine_depths(z: Tensor, weights: Tensor, u: Tensor) -> Tensor:
 
 
 class Composite(NamedTuple):
-    """What one pass sees along each ray: rgb r 3; depth (z-depth), acc (accumulated opacity), disparity r;
-    weights and alpha r s."""
+    """What one pass sees along each ray: rgb r 3, None where nobody asked for colour; depth (z-depth), acc
+    (accumulated opacity), disparity r; weights and alpha r s."""
 
-    rgb: Tensor
+    rgb: Tensor | None
     depth: Tensor
     acc: Tensor
     disparity: Tensor
@@ -159,7 +174,7 @@ class Rendering(NamedTuple):
 
 
 def composite(
-    raw_rgb: Tensor, raw_density: Tensor, z: Tensor, directions: Tensor,
+    raw_rgb: Tensor | None, raw_density: Tensor, z: Tensor, directions: Tensor,
     noise: Tensor | None = None, white_background: bool = False,
 ) -> Composite:
     """Volume rendering: raw colour r s 3, raw density r s, depths r s, directions r 3, noise on the density r s."""
@@ -169,11 +184,13 @@ def composite(
     alpha = 1 - torch.exp(-density * delta)
     through = torch.cumprod(1 - alpha + 1e-10, dim=-1)
     weights = alpha * torch.cat([torch.ones_like(through[:, :1]), through[:, :-1]], dim=-1)
-    rgb = (weights[..., None] * raw_rgb.sigmoid()).sum(-2)
     acc = weights.sum(-1)
     depth = (weights * z).sum(-1)
-    if white_background:
-        rgb = rgb + (1 - acc[:, None])
+    rgb = None
+    if raw_rgb is not None:
+        rgb = (weights[..., None] * raw_rgb.sigmoid()).sum(-2)
+        if white_background:
+            rgb = rgb + (1 - acc[:, None])
     seen = torch.where(acc > 0, acc, 1)  # 1 instead of 0/0, in the gradient too
     disparity = torch.where(acc > 0, 1 / (depth / seen).clamp_min(1e-10), 0)
     return Composite(rgb, depth, acc, disparity, weights, alpha)
@@ -205,29 +222,46 @@ class Networks(NamedTuple):
         return [parameter for network in self if network is not None for parameter in network.parameters()]
 
 
-def query(network: NeRF, rays: Rays, z: Tensor, netchunk: int) -> tuple[Tensor, Tensor]:
-    """Raw colour (r s 3) and density (r s) at depths z (r s), about `netchunk` points at a time."""
-    block = max(1, netchunk // z.shape[1])
-    parts = [
-        network(part.origins[:, None] + part.directions[:, None] * depths[..., None], part.viewdirs)
-        for part, depths in zip(rays.split(block), z.split(block), strict=True)
-    ]
-    raw_rgb, raw_density = zip(*parts, strict=True)
-    return torch.cat(raw_rgb), torch.cat(raw_density)
+class Query(Protocol):
+    """How a network is evaluated: DenseQuery here, SparseQuery in sparse.py."""
+
+    def __call__(
+        self, network: NeRF, rays: Rays, z: Tensor, noise: Tensor | None, colour: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        """Raw colour r s 3 and density r s at depths z (r s). `noise` (r s) is what compositing adds to the
+        density; without `colour` the raw colour may be None."""
 
 
-def render_pass(network: NeRF, rays: Rays, z: Tensor, sampling: Sampling, netchunk: int, generator) -> Composite:
+@dataclass(frozen=True)
+class DenseQuery:
+    """Evaluates colour and density at every sample, about `netchunk` points at a time: the reference."""
+
+    netchunk: int = 65536
+
+    def __call__(self, network: NeRF, rays: Rays, z: Tensor, noise: Tensor | None = None, colour: bool = True):
+        block = max(1, self.netchunk // z.shape[1])
+        parts = [
+            network(part.origins[:, None] + part.directions[:, None] * depths[..., None], part.viewdirs)
+            for part, depths in zip(rays.split(block), z.split(block), strict=True)
+        ]
+        raw_rgb, raw_density = zip(*parts, strict=True)
+        return torch.cat(raw_rgb), torch.cat(raw_density)
+
+
+def render_pass(
+    network: NeRF, rays: Rays, z: Tensor, sampling: Sampling, query: Query, generator, colour: bool
+) -> Composite:
     """One network along the rays at depths z (r s)."""
-    raw_rgb, raw_density = query(network, rays, z, netchunk)
     noise = None
     if generator is not None and sampling.noise_std > 0:
         noise = sampling.noise_std * torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+    raw_rgb, raw_density = query(network, rays, z, noise, colour)
     return composite(raw_rgb, raw_density, z, rays.directions, noise, sampling.white_background)
 
 
 def render_rays(
     networks: Networks, rays: Rays, sampling: Sampling,
-    generator: torch.Generator | None = None, netchunk: int = 65536,
+    generator: torch.Generator | None = None, query: Query = DenseQuery(), colour: bool = True,
 ) -> Rendering:
     """Coarse pass, resampling, fine pass. The generator, on the rays' device, makes it random: draws are
     made in the order coarse depths, coarse noise, fine depths, fine noise."""
@@ -235,7 +269,7 @@ def render_rays(
     n, like = len(rays), rays.origins
     u = uniform((n, sampling.n_samples), like, generator) if random else None
     z = coarse_depths(rays, sampling.n_samples, sampling.lindisp, u)
-    coarse = render_pass(networks.coarse, rays, z, sampling, netchunk, generator)
+    coarse = render_pass(networks.coarse, rays, z, sampling, query, generator, colour)
     if not sampling.n_importance:
         return Rendering(None, coarse)
     if random:
@@ -243,31 +277,39 @@ def render_rays(
     else:
         u = torch.linspace(0, 1, sampling.n_importance, dtype=like.dtype, device=like.device).expand(n, -1)
     z = fine_depths(z, coarse.weights.detach(), u)
-    return Rendering(coarse, render_pass(networks.fine, rays, z, sampling, netchunk, generator))
+    return Rendering(coarse, render_pass(networks.fine, rays, z, sampling, query, generator, colour))
 
 
 def render_groups(
     networks: Networks, groups: dict[str, Rays], sampling: Sampling,
-    generator: torch.Generator | None, chunk: int, netchunk: int,
+    generator: torch.Generator | None, chunk: int, query: Query,
 ) -> dict[str, Rendering]:
-    """Render all groups together, `chunk` rays at a time, and hand each group its own."""
-    blocks = cat_rays(groups.values()).split(chunk)
-    parts = [render_rays(networks, block, sampling, generator, netchunk) for block in blocks]
-    sizes = [len(rays) for rays in groups.values()]
-    coarse, fine = (divide(join(list(passes)), sizes) for passes in zip(*parts, strict=True))
-    return {group: Rendering(*passes) for group, *passes in zip(groups, coarse, fine, strict=True)}
+    """Render every group of a step: the seen rays, whose colours are compared, then all others together,
+    for which opacity is enough; `chunk` rays at a time."""
+    renderings = {}
+    for colour in (True, False):
+        part = {group: rays for group, rays in groups.items() if (group == SEEN) == colour}
+        if part:
+            blocks = cat_rays(part.values()).split(chunk)
+            passes = [render_rays(networks, block, sampling, generator, query, colour) for block in blocks]
+            sizes = [len(rays) for rays in part.values()]
+            coarse, fine = (divide(join(list(composites)), sizes) for composites in zip(*passes, strict=True))
+            renderings |= {group: Rendering(*both) for group, *both in zip(part, coarse, fine, strict=True)}
+    return renderings
 
 
 def join(parts: list[Composite | None]) -> Composite | None:
     if len(parts) == 1 or parts[0] is None:
         return parts[0]
-    return Composite(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+    fields = zip(*parts, strict=True)
+    return Composite(*(None if field[0] is None else torch.cat(field) for field in fields))
 
 
 def divide(whole: Composite | None, sizes: list[int]) -> list[Composite | None]:
     if whole is None:
         return [None] * len(sizes)
-    return [Composite(*fields) for fields in zip(*(field.split(sizes) for field in whole), strict=True)]
+    fields = [[None] * len(sizes) if field is None else field.split(sizes) for field in whole]
+    return [Composite(*part) for part in zip(*fields, strict=True)]
 
 
 class Image(NamedTuple):
@@ -282,12 +324,12 @@ class Image(NamedTuple):
 @torch.no_grad()
 def render_image(
     networks: Networks, rays: Rays, height: int, width: int, sampling: Sampling,
-    chunk: int, netchunk: int, progress: Callable[[int], None] = lambda n: None,
+    chunk: int, query: Query, progress: Callable[[int], None] = lambda n: None,
 ) -> Image:
     """Render height*width rays, `chunk` at a time; `progress` hears how many rays each chunk had."""
     parts = []
     for block in rays.split(chunk):
-        fine = render_rays(networks, block, sampling, None, netchunk).fine
+        fine = render_rays(networks, block, sampling, None, query).fine
         parts.append((fine.rgb, fine.depth, fine.acc, fine.disparity))
         progress(len(block))
     return Image(*(torch.cat(field).unflatten(0, (height, width)) for field in zip(*parts, strict=True)))

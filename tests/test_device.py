@@ -13,6 +13,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 import build
 import rays
+import sparse
 from options import parse_options
 from rays import cameras_of, image_rays
 from run_nerf import make_trainer
@@ -41,6 +42,7 @@ def pretended_device(monkeypatch):
     monkeypatch.setattr(rays, "random_integer", lambda low, high, generator: low)
     monkeypatch.setattr(rays, "distinct_integers", lambda n, high, generator: torch.arange(n))
     monkeypatch.setattr(torch, "isfinite", lambda loss: True)
+    monkeypatch.setattr(sparse, "numbers_of", lambda mask: torch.arange(len(mask), device=mask.device))
     cpu_generators = build.build_generators(0, torch.device("cpu"))
     monkeypatch.setattr(build, "build_generators", lambda seed, device: cpu_generators)
     with FakeTensorMode():
@@ -67,7 +69,8 @@ def test_training_step_stays_on_the_device(pretended_device, extra):
     assert trainer.step == 2
     assert all(value.device == DEVICE for _, value in terms.values())
     assert set(renderings) == {"seen", "unseen", "seen_near", "unseen_near"}
-    assert all(field.device == DEVICE for rendering in renderings.values() for field in rendering.fine)
+    fields = [field for rendering in renderings.values() for field in rendering.fine if field is not None]
+    assert all(field.device == DEVICE for field in fields)
     gradients = [parameter.grad for parameter in trainer.networks.parameters() if parameter.grad is not None]
     assert gradients
     assert all(gradient.device == DEVICE for gradient in gradients)
@@ -81,6 +84,6 @@ def test_rendering_stays_on_the_device(pretended_device, n_importance):
     args, _ = parse_options([*TINY, "--use_viewdirs", "--N_importance", n_importance])
     networks = build.build_networks(args, DEVICE, torch.Generator())
     view = image_rays(cameras_of(memory_scene(), [1], 0.5, DEVICE), HEIGHT, WIDTH)
-    image = render_image(networks, view, HEIGHT, WIDTH, build.build_sampling(args), 7, 16)
+    image = render_image(networks, view, HEIGHT, WIDTH, build.build_sampling(args), 7, build.build_query(args, DEVICE))
     assert image.rgb.shape == (HEIGHT, WIDTH, 3)
     assert all(field.device == DEVICE for field in image)

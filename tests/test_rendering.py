@@ -13,6 +13,7 @@ import reference
 from rays import Rays, cameras_of, cat_rays, image_rays
 from run_nerf_helpers import (
     Composite,
+    DenseQuery,
     NeRF,
     Networks,
     Rendering,
@@ -22,7 +23,6 @@ from run_nerf_helpers import (
     encoded_size,
     fine_depths,
     positional_encoding,
-    query,
     render_groups,
     render_image,
     render_rays,
@@ -449,7 +449,7 @@ def assert_renderings(got, expected, **tolerance):
 def test_query(netchunk):
     """The points o + z d, each with its ray's unit direction; blocks do not matter."""
     network, rays, z = small_networks(0, True).coarse, some_rays(5), rand(5, 4, low=2, high=6)
-    raw_rgb, raw_density = query(network, rays, z, netchunk)
+    raw_rgb, raw_density = DenseQuery(netchunk)(network, rays, z)
     for r, s in itertools.product(range(5), range(4)):
         origin, direction = rays.origins[r], rays.directions[r]
         point, viewdir = origin + z[r, s] * direction, direction / reference.length(direction)
@@ -464,7 +464,7 @@ def test_netchunk_bounds_the_points_of_a_query():
         seen.append(points.shape[:2])
         return torch.zeros_like(points), torch.zeros_like(points[..., 0])
 
-    query(network, some_rays(7), rand(7, 4), 13)
+    DenseQuery(13)(network, some_rays(7), rand(7, 4))
     assert seen == [(3, 4), (3, 4), (1, 4)]
 
 
@@ -555,7 +555,7 @@ def make_groups(dtype=DOUBLE):
 def test_render_groups(chunk, netchunk, n_importance, dtype, tolerance):
     """Each group gets what it would alone, in any chunks: they cross the borders of groups."""
     networks, groups = small_networks(n_importance, True, dtype), make_groups(dtype)
-    got = render_groups(networks, groups, sampling_of(n_importance), None, chunk, netchunk)
+    got = render_groups(networks, groups, sampling_of(n_importance), None, chunk, DenseQuery(netchunk))
     assert list(got) == list(groups)
     for group, rays in groups.items():
         assert isinstance(got[group], Rendering)
@@ -565,17 +565,19 @@ def test_render_groups(chunk, netchunk, n_importance, dtype, tolerance):
 
 
 def test_render_groups_in_one_chunk_draws_as_render_rays():
-    networks, groups = small_networks(5, True), make_groups()
-    got = render_groups(networks, groups, sampling_of(5), seeded(), 13, 1000)
-    whole = render_rays(networks, cat_rays(groups.values()), sampling_of(5), seeded())
-    joined = Composite(*(torch.cat(field) for field in zip(*(part.fine for part in got.values()), strict=True)))
-    torch.testing.assert_close(joined, whole.fine, rtol=0, atol=0)
+    """For the seen rays, then for all others together."""
+    networks, groups, draws = small_networks(5, True), make_groups(), seeded()
+    got = render_groups(networks, groups, sampling_of(5), seeded(), 13, DenseQuery())
+    for part in (["seen"], ["unseen_near", "unseen", "seen_near"]):
+        whole = render_rays(networks, cat_rays(groups[group] for group in part), sampling_of(5), draws)
+        joined = Composite(*(torch.cat(field) for field in zip(*(got[group].fine for group in part), strict=True)))
+        torch.testing.assert_close(joined, whole.fine, rtol=0, atol=0)
 
 
 def test_chunks_draw_different_numbers():
     """Two like rays in two chunks do not get the same jitter."""
-    rays = some_rays(1)
-    got = render_groups(small_networks(5, True), {"seen": cat_rays([rays, rays])}, sampling_of(5), seeded(), 1, 1000)
+    rays = cat_rays([some_rays(1), some_rays(1)])
+    got = render_groups(small_networks(5, True), {"seen": rays}, sampling_of(5), seeded(), 1, DenseQuery())
     assert not torch.isclose(*got["seen"].coarse.alpha[:, :-1]).all()
 
 
@@ -586,7 +588,7 @@ def test_render_image(chunk, white):
     rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
     networks = small_networks(5, True)
     done, sampling = [], sampling_of(5, white_background=white)
-    image = render_image(networks, rays, HEIGHT, WIDTH, sampling, chunk, 50, done.append)
+    image = render_image(networks, rays, HEIGHT, WIDTH, sampling, chunk, DenseQuery(50), done.append)
     assert sum(done) == HEIGHT * WIDTH
     assert max(done) == min(chunk, HEIGHT * WIDTH)
     for row, col in ((0, 0), (0, 9), (3, 4), (7, 0), (7, 9)):

@@ -19,11 +19,14 @@ from rays import (
     cat_rays,
     central_crop,
 )
-from run_nerf_helpers import Sampling, render_groups
+from run_nerf_helpers import DenseQuery, Sampling, render_groups
 from scenes import HEIGHT, WIDTH, memory_scene, small_networks
+from sparse import SparseQuery
 
 THRESHOLD = 0.9
 N_SAMPLES = 4
+DENSE = DenseQuery(8)
+QUERIES = pytest.mark.parametrize("query", [DENSE, SparseQuery(5)], ids=["dense", "sparse"])
 
 
 def make_sampler(scene, *, unseen=True, batching=False, neighbourhood=None, crop_until=0, n_seen=3, n_unseen=2):
@@ -55,18 +58,29 @@ def make_regularizers(entropy, smoothing, unseen, **changed):
 
 
 def reference_step(networks, batch, sampling, use_viewdirs, seed, **losses):
-    """The reference's loss on the same rays and the same draws; gradients land in the networks' parameters."""
-    rays = cat_rays(batch.groups.values())
-    draws = torch.Generator().manual_seed(seed)
-    n, double = len(rays), {"generator": draws, "dtype": torch.float64}
+    """The reference's loss on the same rays and the same draws (the seen rays' first, then all others');
+    gradients land in the networks' parameters."""
+    states = [dict(network.named_parameters()) if network is not None else None for network in networks]
+    draws, groups = torch.Generator().manual_seed(seed), {}
+    for part in ([SEEN], [group for group in batch.groups if group != SEEN]):
+        rendered = iter(reference_rays(states, [batch.groups[group] for group in part], sampling, use_viewdirs, draws))
+        groups |= {group: list(itertools.islice(rendered, len(batch.groups[group]))) for group in part}
+    return reference.step_loss(groups, batch.target, **losses)
+
+
+def reference_rays(states, parts, sampling, use_viewdirs, draws):
+    """The reference's rendering of each ray of all parts, whose numbers are drawn together."""
+    if not parts:
+        return []
+    rays, double = cat_rays(parts), {"generator": draws, "dtype": torch.float64}
+    n = len(rays)
     uniforms = torch.rand(n, sampling.n_samples, **double)
     noise_coarse = sampling.noise_std * torch.randn(n, sampling.n_samples, **double)
     u, noise_fine = [None] * n, [None] * n
     if sampling.n_importance:
         u = torch.rand(n, sampling.n_importance, **double)
         noise_fine = sampling.noise_std * torch.randn(n, sampling.n_samples + sampling.n_importance, **double)
-    states = [dict(network.named_parameters()) if network is not None else None for network in networks]
-    rendered = [
+    return [
         reference.render_ray(
             *states, rays.origins[i], rays.directions[i], rays.near, rays.far, sampling.n_samples,
             sampling.n_importance, 2, 1, use_viewdirs, lindisp=sampling.lindisp, uniforms=uniforms[i], u=u[i],
@@ -74,15 +88,11 @@ def reference_step(networks, batch, sampling, use_viewdirs, seed, **losses):
         )
         for i in range(n)
     ]
-    groups, start = {}, 0
-    for group, part in batch.groups.items():
-        groups[group] = rendered[start : start + len(part)]
-        start += len(part)
-    return reference.step_loss(groups, batch.target, **losses)
 
 
 def compare_step(*, entropy=True, smoothing=True, unseen=True, batching=False, n_importance=3, use_viewdirs=True,
-                 neighbourhood=None, white=False, lindisp=False, crop_until=0, step=1, chunk=1000, **changed):
+                 neighbourhood=None, white=False, lindisp=False, crop_until=0, step=1, chunk=1000, query=DENSE,
+                 **changed):
     scene = memory_scene()
     sampler = make_sampler(
         scene, unseen=unseen and entropy, batching=batching, crop_until=crop_until,
@@ -93,7 +103,7 @@ def compare_step(*, entropy=True, smoothing=True, unseen=True, batching=False, n
     networks = small_networks(n_importance, use_viewdirs)
 
     batch = sampler.draw(step, needed_groups(regularizers, step), torch.Generator().manual_seed(step))
-    renderings = render_groups(networks, batch.groups, sampling, torch.Generator().manual_seed(3), chunk, 8)
+    renderings = render_groups(networks, batch.groups, sampling, torch.Generator().manual_seed(3), chunk, query)
     terms = loss_terms(renderings, batch.target, regularizers, step)
     total_loss(terms).backward()
     ours = [parameter.grad for parameter in networks.parameters()]
@@ -136,9 +146,10 @@ def expected_groups(unseen, smoothing):
     ("entropy", "smoothing", "batching", "n_importance", "use_viewdirs"),
     list(itertools.product([False, True], [False, True], [False, True], [0, 3], [False, True])),
 )
-def test_every_combination_of_terms(entropy, smoothing, batching, n_importance, use_viewdirs):
+@QUERIES
+def test_every_combination_of_terms(entropy, smoothing, batching, n_importance, use_viewdirs, query):
     compare_step(entropy=entropy, smoothing=smoothing, batching=batching, n_importance=n_importance,
-                 use_viewdirs=use_viewdirs)
+                 use_viewdirs=use_viewdirs, query=query)
 
 
 @pytest.mark.parametrize("changed", [
@@ -148,8 +159,9 @@ def test_every_combination_of_terms(entropy, smoothing, batching, n_importance, 
     {"neighbourhood": NearPixel(3), "batching": True},
     {"neighbourhood": MovedPose(0.1), "batching": True}, {"step": 4}, {"chunk": 1000, "white": True, "n_importance": 0},
 ], ids=str)
-def test_every_variant_of_the_terms(changed):
-    compare_step(**changed)
+@QUERIES
+def test_every_variant_of_the_terms(changed, query):
+    compare_step(**changed, query=query)
 
 
 def test_terms_are_not_all_masked_or_zero():

@@ -1,0 +1,129 @@
+"""Evaluating networks only where it has an effect on a step or a picture. The gradients are those of DenseQuery.
+
+What is saved, and why nothing changes:
+- A sample whose raw density + noise is not above 0 has alpha 0 and weight 0: its colour is not computed.
+- Rays that are compared by opacity alone (unseen, neighbours) have no colour at all.
+- The forward pass keeps no activations. The losses, computed from all samples' raw outputs, say by which of them
+  their gradient is not exactly 0; only those are evaluated again, with a graph. That leaves out empty samples (the
+  ReLU), masked rays, and the coarse pass of unseen rays, which has no part in any loss.
+- Both passes work in blocks of points, so memory grows with the block, not with the number of rays.
+
+Axes: n = r*s points, flat.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rays import Rays
+from run_nerf_helpers import NeRF
+
+
+@dataclass(frozen=True)
+class SparseQuery:
+    """Raw colour and density of samples (a Query, see run_nerf_helpers.py), `block` points at a time.
+
+    Where a sample's weight is exactly 0, its raw colour is left at 0.
+    dtype: of the networks' matrix products (autocast); None for the networks' own.
+    """
+
+    block: int
+    dtype: torch.dtype | None = None
+
+    def __call__(self, network: NeRF, rays: Rays, z: Tensor, noise: Tensor | None = None, colour: bool = True):
+        points = (rays.origins[:, None] + rays.directions[:, None] * z[..., None]).flatten(0, 1)
+        samples = Samples(network, points, network.encoded_views(rays.viewdirs) if colour else None, z.shape, noise)
+        return Evaluate.apply(self, samples, *network.parameters())
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a network is asked: points n 3; encoded viewing directions r v, None where no colour is wanted;
+    shape (r, s); noise on the density r s."""
+
+    network: NeRF
+    points: Tensor
+    views: Tensor | None
+    shape: torch.Size
+    noise: Tensor | None
+
+    def raw(self, index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Raw colour (m 3) and density (m) of the points numbered `index` (m)."""
+        h = self.network.features(self.points[index])
+        colour = None if self.views is None else self.network.colour(h, self.views[index // self.shape[1]])
+        return colour, self.network.density(h)
+
+
+class Evaluate(torch.autograd.Function):
+    """Samples -> raw colour r s 3 and density r s, differentiable by the network's parameters."""
+
+    @staticmethod
+    def forward(ctx, query: SparseQuery, samples: Samples, *parameters: Tensor):
+        ctx.set_materialize_grads(False)
+        ctx.query, ctx.samples = query, samples
+        return evaluate(samples, query)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_rgb: Tensor | None, d_density: Tensor | None):
+        needed = [i for i, wanted in enumerate(ctx.needs_input_grad[2:]) if wanted]
+        parameters = list(ctx.samples.network.parameters())
+        gradients = [None] * len(parameters)
+        found = gradients_of(ctx.samples, [parameters[i] for i in needed], d_rgb, d_density, ctx.query)
+        for i, gradient in zip(needed, found, strict=True):
+            gradients[i] = gradient
+        return None, None, *gradients
+
+
+def precision(query: SparseQuery, device: torch.device):
+    return torch.autocast(device.type, query.dtype) if query.dtype else nullcontext()
+
+
+def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
+    """Density everywhere; colour where the density with its noise is above 0."""
+    points, network, views = samples.points, samples.network, samples.views
+    density = points.new_empty(len(points))
+    rgb = None if views is None else points.new_zeros(len(points), 3)
+    noise = None if samples.noise is None else samples.noise.flatten()
+    with precision(query, points.device):
+        for start in range(0, len(points), query.block):
+            block = slice(start, start + query.block)
+            h = network.features(points[block])
+            density[block] = network.density(h)
+            if rgb is not None:
+                noisy = density[block] if noise is None else density[block] + noise[block]
+                rows = numbers_of(noisy > 0)
+                colour = network.colour(h[rows], views[(start + rows) // samples.shape[1]])
+                rgb[start + rows] = colour.to(rgb.dtype)
+    return None if rgb is None else rgb.unflatten(0, samples.shape), density.unflatten(0, samples.shape)
+
+
+def numbers_of(mask: Tensor) -> Tensor:
+    """Where a mask (n) is True."""
+    return mask.nonzero()[:, 0]
+
+
+def gradients_of(
+    samples: Samples, parameters: list[Tensor], d_rgb: Tensor | None, d_density: Tensor | None, query: SparseQuery
+) -> list[Tensor | None]:
+    """Gradients by the parameters, summed over the points at which one of the outputs has a gradient.
+
+    None for parameters that the outputs do not depend on; 0 where no point is left."""
+    total = [None] * len(parameters)
+    raw_gradients = [None if d is None else d.flatten(0, 1) for d in (d_rgb, d_density)]
+    matters = [d.reshape(len(d), -1).ne(0).any(-1) for d in raw_gradients if d is not None]
+    if not matters:
+        return total
+    index = numbers_of(torch.stack(matters).any(0))
+    for block in index.split(query.block):
+        with torch.enable_grad(), precision(query, samples.points.device):
+            outputs = samples.raw(block)
+        pairs = [(out, d[block].to(out.dtype)) for out, d in zip(outputs, raw_gradients, strict=True)
+                 if out is not None and d is not None]  # fmt: skip
+        outputs, given = zip(*pairs, strict=True)
+        gradients = torch.autograd.grad(outputs, parameters, given, allow_unused=True)
+        total = [new if old is None else old if new is None else old.add_(new)
+                 for old, new in zip(total, gradients, strict=True)]  # fmt: skip
+    return total

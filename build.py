@@ -145,6 +145,7 @@ def build_networks(args: argparse.Namespace, device: torch.device, generator: to
             output_ch=5 if args.N_importance else 4,
             generator=generator,
             device=device,
+            density_bias=args.density_bias,
         )
 
     coarse = network(args.netdepth, args.netwidth)
@@ -165,11 +166,20 @@ def build_sampling(args: argparse.Namespace) -> Sampling:
 CPU_BLOCK = 16384  # points whose activations stay in a CPU's cache
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices of bfloat16 faster than those of float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def build_query(args: argparse.Namespace, device: torch.device) -> Query:
     """How networks are evaluated: everywhere (exact_dense), or only where it has an effect."""
     if args.exact_dense:
         return DenseQuery(args.netchunk)
-    return SparseQuery(min(args.netchunk, CPU_BLOCK) if device.type == "cpu" else args.netchunk)
+    block = min(args.netchunk, CPU_BLOCK) if device.type == "cpu" else args.netchunk
+    low = args.precision == "bf16" or (args.precision == "auto" and has_bfloat16(device))
+    return SparseQuery(block, torch.bfloat16 if low else None)
 
 
 def has_unseen(args: argparse.Namespace) -> bool:

@@ -32,10 +32,11 @@ def flag(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"found {text!r}, expected True or False")
 
 
-def bounded(kind: type, least: float, most: float = math.inf, above: bool = False):
+def bounded(kind: type, least: float = -math.inf, most: float = math.inf, above: bool = False):
     """A type for argparse: an int or float from `least` (or above it) to `most`."""
     noun = "an integer" if kind is int else "a number"
-    expected = f"{noun} {'>' if above else '>='} {least:g}" + (f" and <= {most:g}" if most < math.inf else "")
+    limits = [f"{'>' if above else '>='} {least:g}"] * (least > -math.inf) + [f"<= {most:g}"] * (most < math.inf)
+    expected = " ".join([noun, " and ".join(limits)]).strip()
 
     def parse(text: str):
         try:
@@ -126,6 +127,10 @@ def add_own_options(group) -> None:
                        help="seed of the weights and of every draw")
     group.add_argument("--device", default="auto", help="auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
     add_flag(group, "exact_dense", "evaluate the networks at every sample, also where it changes nothing (reference)")
+    group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
+                       help="of the networks' matrix products; auto: bf16 where the hardware has it")
+    group.add_argument("--density_bias", type=bounded(float), default=0.0,
+                       help="added to the initial networks' raw density; 0.2 makes every seed start with density")
     group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
                        help="poses that may be regularised: all but the test views', or, as released, all")
     group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",
@@ -286,6 +291,8 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--entropy_acc_threshold: found {args.entropy_acc_threshold}, expected a finite number")
     if args.entropy_type == "1-p" and args.entropy_log_scaling:
         raise InputError("--entropy_log_scaling: not with --entropy_type 1-p, whose mean is negative")
+    if args.exact_dense and args.precision != "fp32":
+        raise InputError(f"--precision {args.precision}: not with --exact_dense, which is the float32 reference")
     if args.dataset_type == "llff":
         raise InputError("--dataset_type llff: not supported yet, expected blender or dtu")
     if args.no_reload and (args.render_only or args.eval_only):

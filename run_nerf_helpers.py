@@ -41,11 +41,13 @@ class NeRF(nn.Module):
 
     multires, multires_views: numbers of frequencies, None for no encoding.
     output_ch: outputs without viewing directions; the first four are colour and density.
+    density_bias: added to the initial raw density, which is almost constant over space: where it is below 0,
+    as it is for half of all draws, there is no density anywhere, and hence no gradient.
     """
 
     def __init__(self, depth: int = 8, width: int = 256, multires: int | None = 10, multires_views: int | None = 4,
                  use_viewdirs: bool = True, output_ch: int = 4, generator: torch.Generator | None = None,
-                 device: torch.device | None = None):
+                 device: torch.device | None = None, density_bias: float = 0.0):
         super().__init__()
 
         def linear(n_in: int, n_out: int) -> nn.Linear:
@@ -63,6 +65,8 @@ class NeRF(nn.Module):
             self.rgb_linear = linear(width // 2, 3)
         else:
             self.output_linear = linear(width, output_ch)
+        with torch.no_grad():
+            (self.alpha_linear.bias if use_viewdirs else self.output_linear.bias[3:4]).add_(density_bias)
 
     def forward(self, points: Tensor, viewdirs: Tensor) -> tuple[Tensor, Tensor]:
         """points r s 3, viewdirs r 3 -> raw colour r s 3, raw density r s."""

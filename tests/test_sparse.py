@@ -1,0 +1,168 @@
+"""SparseQuery against DenseQuery: the same gradients and pictures, for less work."""
+
+import itertools
+
+import pytest
+import torch
+
+import sparse
+from loss import loss_terms, needed_groups, total_loss
+from rays import MovedPose, NearPixel, Rays, cameras_of, image_rays
+from run_nerf_helpers import DenseQuery, Networks, Sampling, render_groups, render_image, render_rays
+from scenes import HEIGHT, WIDTH, memory_scene, small_networks
+from sparse import SparseQuery
+from test_step import make_regularizers, make_sampler
+
+DOUBLE = torch.float64
+SAMPLES = 8
+
+
+def networks_of(kind: str, use_viewdirs: bool = True, dtype=DOUBLE) -> Networks:
+    """mixed: density above 0 at about half of all points. empty: nowhere. solid: rays end at their first sample."""
+    networks = small_networks(6, use_viewdirs, DOUBLE)
+    points = 6 * torch.rand(500, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)) - 3
+    with torch.no_grad():
+        for network in networks:
+            bias = network.alpha_linear.bias if use_viewdirs else network.output_linear.bias[3:4]
+            level = network.density(network.features(points)).median()
+            bias.add_({"mixed": -level, "empty": -100, "solid": 1000}[kind])
+    return Networks(*(network.to(dtype) for network in networks))
+
+
+def gradients(networks: Networks, query, *, smoothing=None, batching=False, noise=0.5, white=False, dtype=DOUBLE):
+    """The loss of a step with entropy (and smoothness) and its gradient by every parameter."""
+    sampler = make_sampler(memory_scene(), batching=batching, neighbourhood=smoothing, n_seen=5, n_unseen=4)
+    regularizers = make_regularizers(True, smoothing is not None, True)
+    batch = sampler.draw(1, needed_groups(regularizers, 1), torch.Generator().manual_seed(1))
+    groups = {name: Rays(rays.origins.to(dtype), rays.directions.to(dtype), rays.near, rays.far)
+              for name, rays in batch.groups.items()}  # fmt: skip
+    sampling = Sampling(SAMPLES, 6, white_background=white, noise_std=noise)
+    renderings = render_groups(networks, groups, sampling, torch.Generator().manual_seed(2), 1000, query)
+    loss = total_loss(loss_terms(renderings, batch.target.to(dtype), regularizers, 1))
+    return loss.detach(), torch.autograd.grad(loss, networks.parameters(), allow_unused=True)
+
+
+def assert_same_gradients(ours, theirs, tolerance):
+    """Each parameter's gradient, relative to its largest entry."""
+    torch.testing.assert_close(ours[0], theirs[0], rtol=tolerance, atol=tolerance)
+    for one, other in zip(ours[1], theirs[1], strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            scale = float(other.abs().max())
+            torch.testing.assert_close(one, other, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "batching", "noise", "white", "use_viewdirs"),
+    itertools.product([None, NearPixel(3), MovedPose(0.1)], *[[False, True]] * 4),
+)
+def test_gradients(smoothing, batching, noise, white, use_viewdirs):
+    networks = networks_of("mixed", use_viewdirs)
+    options = {"smoothing": smoothing, "batching": batching, "noise": 0.5 * noise, "white": white}
+    dense = gradients(networks, DenseQuery(), **options)
+    assert_same_gradients(gradients(networks, SparseQuery(7), **options), dense, 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["mixed", "empty", "solid"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(DOUBLE, 1e-10), (torch.float32, 1e-4)])
+def test_gradients_of_rays_that_miss_or_hit_at_once(kind, dtype, tolerance):
+    networks = networks_of(kind, dtype=dtype)
+    dense = gradients(networks, DenseQuery(), white=True, dtype=dtype)
+    assert_same_gradients(gradients(networks, SparseQuery(7), white=True, dtype=dtype), dense, tolerance)
+    largest = max(float(gradient.abs().max()) for gradient in dense[1])
+    assert (largest == 0) == (kind == "empty")
+
+
+@pytest.mark.parametrize("block", [1, 3, 10**6])
+def test_blocks_do_not_matter(block):
+    networks = networks_of("mixed")
+    dense = gradients(networks, DenseQuery(), smoothing=NearPixel(3))
+    assert_same_gradients(gradients(networks, SparseQuery(block), smoothing=NearPixel(3)), dense, 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["mixed", "empty", "solid"])
+@pytest.mark.parametrize("white", [False, True])
+def test_images(kind, white):
+    networks, sampling = networks_of(kind), Sampling(SAMPLES, 6, white_background=white)
+    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    dense, ours = (render_image(networks, rays, HEIGHT, WIDTH, sampling, 30, query)
+                   for query in (DenseQuery(), SparseQuery(11)))  # fmt: skip
+    torch.testing.assert_close(ours, dense, rtol=1e-12, atol=1e-12)
+
+
+class Counting(torch.nn.Module):
+    """A network that counts the points it is asked about."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.asked = network, {"density": 0, "colour": 0, "gradient": 0}
+
+    def features(self, points):
+        self.asked["gradient" if torch.is_grad_enabled() else "density"] += len(points)
+        return self.network.features(points)
+
+    def colour(self, h, views):
+        self.asked["colour"] += len(h) * (not torch.is_grad_enabled())
+        return self.network.colour(h, views)
+
+    def density(self, h):
+        return self.network.density(h)
+
+    def encoded_views(self, viewdirs):
+        return self.network.encoded_views(viewdirs)
+
+
+def some_z(rays):
+    return torch.linspace(2, 6, SAMPLES, dtype=DOUBLE).expand(len(rays), -1)
+
+
+def test_what_is_evaluated():
+    """Density everywhere, colour where there is density, gradients where the loss has one."""
+    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    network = Counting(networks_of("mixed").coarse)
+    n = HEIGHT * WIDTH * SAMPLES
+    _, raw_density = SparseQuery(100)(network, rays, some_z(rays))
+    dense = int((raw_density > 0).sum())
+    assert 0.2 * n < dense < 0.8 * n
+    assert network.asked == {"density": n, "colour": dense, "gradient": 0}
+    raw_density.relu()[:5].sum().backward()
+    assert network.asked["gradient"] == int((raw_density[:5] > 0).sum())
+
+
+def test_without_colour():
+    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    network = Counting(networks_of("mixed").coarse)
+    raw_rgb, raw_density = SparseQuery(100)(network, rays, some_z(rays), None, colour=False)
+    raw_density.sum().backward()
+    assert raw_rgb is None
+    assert network.asked["colour"] == 0
+    got = render_rays(networks_of("mixed"), rays, Sampling(SAMPLES, 6), None, SparseQuery(100), colour=False)
+    assert got.fine.rgb is got.coarse.rgb is None
+
+
+def test_the_coarse_pass_of_unseen_rays_needs_no_gradient(monkeypatch):
+    """No loss depends on it: its depths are detached."""
+    asked, networks = [], networks_of("mixed")
+    original = sparse.gradients_of
+
+    def spy(samples, *rest):
+        index = sum(int(d.ne(0).sum()) for d in rest[1:3] if d is not None)
+        asked.append((samples.network is networks.coarse, samples.views is None, index > 0))
+        return original(samples, *rest)
+
+    monkeypatch.setattr(sparse, "gradients_of", spy)
+    gradients(networks, SparseQuery(100))
+    assert sorted(asked) == [(False, False, True), (False, True, True), (True, False, True)]
+
+
+@pytest.mark.parametrize("kind", ["mixed", "solid"])
+def test_bfloat16_is_near(kind):
+    """Matrix products of 8 bits: gradients point the same way; outputs, losses and gradients stay float32."""
+    networks = networks_of(kind, dtype=torch.float32)
+    exact = gradients(networks, DenseQuery(), dtype=torch.float32)
+    loss, ours = gradients(networks, SparseQuery(64, torch.bfloat16), dtype=torch.float32)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, exact[0], rtol=0.02, atol=0)
+    assert {gradient.dtype for gradient in ours} == {torch.float32}
+    both = [torch.cat([gradient.flatten() for gradient in part]) for part in (ours, exact[1])]
+    assert torch.nn.functional.cosine_similarity(*both, dim=0) > 0.98

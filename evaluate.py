@@ -24,29 +24,45 @@ import checkpoint
 from errors import InputError, Parser, exit_status
 from files import atomic_file, make_folder
 from logs import say
-from metrics import load_lpips, mse, psnr, psnr_of_mse, ssim
+from metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim
 from options import parse_options
 from render import Renderer, make_renderer, render_path, write_images
 from run_nerf_helpers import Image, Networks
-from scene import Scene
+from scene import Scene, nearest
 from version import VERSION
 
-METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked")
+METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked", "depth_error", "floaters")
 
 
 # One view.
 
 
-def measure(rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None) -> dict[str, float | None]:
-    """Metrics of a rendering against the photograph (reduced likewise where factor > 1), and within
-    the object's mask where the scene has masks. None for what cannot be computed."""
+def measure(rendered: Image, scene: Scene, view: int, renderer: Renderer, lpips: Callable | None) -> dict:
+    """Metrics of a rendering against the photograph (reduced likewise), within the object's mask where the scene
+    has masks, and of its depth where the scene has true depth. None for what cannot be computed."""
+    factor = renderer.factor
     rgb, truth = rendered.rgb.cpu().numpy(), reduced(scene.image(view), factor)
     result = {"mse": mse(rgb, truth), "psnr": psnr(rgb, truth), "ssim": ssim(rgb, truth)}
     result["lpips"] = lpips(rgb, truth) if lpips else None
     if scene.mask:
         mask = reduced(scene.mask(view).astype(np.float32), factor) >= 0.5
         result |= {"psnr_masked": psnr(rgb, truth, mask), "ssim_masked": ssim(rgb, truth, mask)}
+    if scene.depth:
+        result |= measure_depth(rendered, scene, view, renderer.pixel_center)
     return {name: value if value is not None and math.isfinite(value) else None for name, value in result.items()}
+
+
+def measure_depth(rendered: Image, scene: Scene, view: int, pixel_center: float) -> dict[str, float | None]:
+    """Metrics of a rendering's depth; None where this view has no true depth."""
+    true = scene.depth(view)
+    if true is None:
+        return {"depth_error": None, "floaters": None}
+    depth, acc = rendered.depth.cpu().numpy(), rendered.acc.cpu().numpy()
+    true = nearest(true, *depth.shape, pixel_center)
+    return {
+        "depth_error": depth_error(depth, acc, true, scene.far),
+        "floaters": floaters(depth, acc, true, scene.near, scene.far),
+    }
 
 
 def reduced(image: np.ndarray, factor: int) -> np.ndarray:
@@ -76,18 +92,20 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
         "depth_png": {"0": scene.near, "65535": scene.far, "empty": "far"},
         "version": VERSION,
     }
+    if scene.depth:
+        facts["true_depth"] = True  # a record from before there were metrics of depth is begun anew
     record = read_record(folder, facts) or facts | {"seconds": 0.0, "device": str(renderer.device), "views": {}}
     lpips, record["lpips_missing"] = load_lpips()
     todo = [view for view in views if scene.view_names[view] not in record["views"]]
     record["rendered_now"] = len(todo)
     with tqdm(total=len(todo) * height * width, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
-        for view in todo:
+        for number, view in enumerate(todo, 1):
             start, name = time.perf_counter(), scene.view_names[view]
             rendered = renderer.view(scene, view, bar.update)
             write_images(folder, name.replace("/", "_"), rendered, scene)
-            record["views"][name] = measure(rendered, scene, view, renderer.factor, lpips)
+            record["views"][name] = measure(rendered, scene, view, renderer, lpips)
             record["seconds"] += time.perf_counter() - start
-            record["mean"] = means(record["views"])
+            record["mean"], record["views_missing"] = means(record["views"]), len(todo) - number
             write_record(folder, record)
             values = ((metric, value) for metric, value in record["views"][name].items() if metric in METRICS)
             say(f"{name}: " + "  ".join(f"{metric} {shown(metric, value)}" for metric, value in values))
@@ -109,8 +127,8 @@ def means(views: dict[str, dict]) -> dict[str, float | None]:
     is not passed over: then there are no means.
     """
     result, broken = {}, any(metrics["mse"] is None for metrics in views.values())
-    for name in next(iter(views.values()), {}):
-        values = [metrics[name] for metrics in views.values() if metrics[name] is not None]
+    for name in dict.fromkeys(name for metrics in views.values() for name in metrics):
+        values = [metrics[name] for metrics in views.values() if metrics.get(name) is not None]
         result[name] = float(np.mean(values)) if values and not broken else None
     if result.get("mse"):
         result["psnr_pooled"] = psnr_of_mse(result["mse"])
@@ -135,13 +153,20 @@ def write_record(folder: Path, record: dict) -> None:
 
 
 def append_result(path: Path, expname: str, record: dict) -> None:
-    """One line of results.csv, under its header."""
+    """One line of results.csv. What columns a file of an earlier version lacks are added to its header; its lines
+    stay as they are, and are shorter."""
     row = {"time": datetime.now().isoformat(timespec="seconds"), "expname": expname}
     row |= {name: record[name] for name in ("scene", "step", "kind", "seconds", "device", "version")}
     row |= {"views": len(record["views"]), "width": record["render_size"][0]}
     row |= {name: record["mean"].get(name) for name in METRICS}
+    header, _, lines = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
+    columns = next(csv.reader([header.decode("latin-1")]), [])
+    new = [name for name in row if name not in columns]
+    if columns and new:
+        with atomic_file(path) as file:
+            file.write(b",".join([header.rstrip(b"\r"), *map(str.encode, new)]) + b"\r\n" + lines)
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
+        writer = csv.DictWriter(file, columns + new)
         if file.tell() == 0:
             writer.writeheader()
         writer.writerow(row)
@@ -190,13 +215,19 @@ def table(records: dict[str, dict]) -> str:
     rows = [["run", "step", "views", *names]]
     for run, record in records.items():
         numbers = [shown(name, record["mean"].get(name)) for name in names]
-        rows.append([run, str(record["step"]), str(len(record["views"])), *numbers])
+        rows.append([run, str(record["step"]), shown_views(record), *numbers])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def shown(metric: str, value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}" if metric.startswith("psnr") else f"{value:.4f}"
+
+
+def shown_views(record: dict) -> str:
+    """How many views are measured, and of how many where an evaluation was stopped: "12 of 25"."""
+    measured, missing = len(record["views"]), record.get("views_missing", 0)
+    return f"{measured} of {measured + missing}" if missing else str(measured)
 
 
 # The script.

@@ -13,8 +13,10 @@ from scene import (
     half_intrinsics,
     half_size,
     matrix_fault,
+    nearest,
     on_background,
     opaque_note,
+    read_depth,
     read_pixels,
     require_files,
     require_folder,
@@ -43,20 +45,23 @@ def load_blender(
     """
     folder = require_folder(datadir, "datadir")
     splits = {name: read_split(folder, name, testskip) for name in SPLITS}
-    names, paths, poses, split_of = [], [], [], {}
-    for split, (_, frames) in splits.items():
+    names, paths, depth_paths, poses, split_of = [], [], [], [], {}
+    depth_scales = [scale for _, frames, scale in splits.values() for _ in frames]
+    for split, (_, frames, _) in splits.items():
         split_of[split] = range(len(names), len(names) + len(frames))
         names += [view_name(split, file_path) for file_path, _ in frames]
         paths += [folder / f"{file_path}.png" for file_path, _ in frames]
+        depth_paths += [folder / f"{file_path}_depth.png" for file_path, _ in frames]
         poses += [pose for _, pose in frames]
 
     train = choose_views(len(split_of["train"]), train_scene, fewshot, fewshot_seed)
     test = tuple(split_of["test"])
     require_files(paths[view] for view in train + test)
+    require_files(depth_paths[view] for view in test if depth_scales[view])
     first = read_pixels(paths[train[0]])
     height, width = full_size = first.shape[:2]
     intrinsics = np.concatenate(
-        [intrinsics_of(angle, height, width, len(frames)) for angle, frames in splits.values()]
+        [intrinsics_of(angle, height, width, len(frames)) for angle, frames, _ in splits.values()]
     )
     if half_res:
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
@@ -64,6 +69,12 @@ def load_blender(
     def read_image(view: int) -> np.ndarray:
         pixels = read_pixels(paths[view], full_size)
         return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
+
+    def true_depth(view: int) -> np.ndarray | None:
+        if depth_scales[view] is None:
+            return None
+        depth = read_depth(depth_paths[view], full_size, depth_scales[view])
+        return nearest(depth, height, width, 0.5) if half_res else depth  # the middle of what `half_size` averages
 
     return Scene(
         name=folder.resolve().name,
@@ -80,13 +91,15 @@ def load_blender(
         test=test,
         unseen=unseen_pool(len(names), train, test, unseen_poses),
         image=read_image,
+        depth=true_depth if any(depth_scales) else None,
         path=circle(),
         notes=opaque_note(paths[train[0]], first, white_bkgd),
     )
 
 
-def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tuple[str, np.ndarray]]]:
-    """camera_angle_x and the (file_path, pose 3 4) of each frame that is kept."""
+def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tuple[str, np.ndarray]], float | None]:
+    """camera_angle_x, the (file_path, pose 3 4) of each frame that is kept, and depth_scale, the z-depth of one
+    step of FILE_PATH_depth.png, or None where the split has no such images."""
     path = folder / f"transforms_{split}.json"
     if not path.is_file():
         raise InputError(f"{path}: no such file; a Blender scene has one for each of train, val and test")
@@ -98,6 +111,7 @@ def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tup
         angle = content["camera_angle_x"]
         frames = content["frames"][:: max(testskip, 1)] if split != "train" else content["frames"]
         frames = [(str(frame["file_path"]), np.array(frame["transform_matrix"], float)) for frame in frames]
+        scale = content.get("depth_scale")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
@@ -107,12 +121,14 @@ def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tup
         raise InputError(f"{path}: found no frames, expected at least one")
     if not isinstance(angle, int | float) or not 0 < angle < np.pi:
         raise InputError(f"{path}: camera_angle_x is {angle!r}, expected radians between 0 and pi")
+    if "depth_scale" in content and not (isinstance(scale, int | float) and 0 < scale <= FAR):
+        raise InputError(f"{path}: depth_scale is {scale!r}, expected a number above 0, at most {FAR:g} (far)")
     for file_path, matrix in frames:
         fault = matrix_fault(matrix)
         if fault:
             expected = "a finite 4 x 4 matrix that is a camera's pose"
             raise InputError(f"{path}: transform_matrix of {file_path} is {fault}, expected {expected}")
-    return angle, [(file_path, matrix[:3]) for file_path, matrix in frames]
+    return angle, [(file_path, matrix[:3]) for file_path, matrix in frames], scale
 
 
 def view_name(split: str, file_path: str) -> str:

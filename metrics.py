@@ -1,6 +1,8 @@
-"""Image quality. Images are h w 3 arrays in 0..1, masks h w bool.
+"""Image and depth quality. Images are h w 3 arrays in 0..1, masks h w bool, depths h w z-depths.
 
-A masked metric averages over the mask's pixels only; the image is never blackened outside it.
+A masked metric averages over the mask's pixels only; the image is never blackened outside it. For a depth metric
+what is empty lies at `far`, as in `render.unit_depth`: of a rendering `depth + (1 - acc) * far`, acc being its
+opacity (h w), and of the truth the pixels of depth 0.
 """
 
 import math
@@ -14,6 +16,7 @@ import torch
 from torch.nn import functional
 
 WINDOW, SIGMA = 11, 1.5  # of the SSIM of Wang et al., IEEE Transactions on Image Processing, 2004
+FLOATER = 0.05  # of near..far: what is farther in front of the true surface than this does not belong to it
 
 
 def psnr_of_mse(mse: float) -> float:
@@ -64,6 +67,29 @@ def ssim_map(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return (luminance * (2 * cov + c2) / (var_x + var_y + c2)).mean(1)[0]
+
+
+def depth_gap(depth: np.ndarray, acc: np.ndarray, true_depth: np.ndarray, far: float) -> np.ndarray:
+    """h w, true minus rendered depth, what is empty counting as far."""
+    rendered = np.asarray(depth, float) + (1 - np.asarray(acc, float)) * far
+    return to_far(true_depth, far) - rendered
+
+
+def to_far(true_depth: np.ndarray, far: float) -> np.ndarray:
+    """h w, the true depth with `far` where there is no surface."""
+    return np.where(true_depth > 0, np.asarray(true_depth, float), far)
+
+
+def depth_error(depth: np.ndarray, acc: np.ndarray, true_depth: np.ndarray, far: float) -> float:
+    """mean |depth + (1 - acc) far - true| over all pixels, in the scene's units; true is `far` where it is empty."""
+    return float(np.abs(depth_gap(depth, acc, true_depth, far)).mean())
+
+
+def floaters(depth: np.ndarray, acc: np.ndarray, true_depth: np.ndarray, near: float, far: float) -> float:
+    """The share of pixels, 0..1, with depth + (1 - acc) far < true - 0.05 (far - near): something, or fog, hangs in
+    front of the true surface, or of the empty background. NaN where the rendering is not finite."""
+    gap = depth_gap(depth, acc, true_depth, far)
+    return float((gap > FLOATER * (far - near)).mean()) if np.isfinite(gap).all() else math.nan
 
 
 def load_lpips() -> tuple[Callable | None, str | None]:

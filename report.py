@@ -20,12 +20,13 @@ import numpy as np
 import build
 import checkpoint
 from errors import InputError, exit_status
-from evaluate import METRICS, Parser, run_options
+from evaluate import METRICS, Parser, run_options, shown_views
 from files import atomic_file
 from logs import say
+from metrics import to_far
 from render import depth_colours
 from report_page import Group, Picture, Run, RunView, View, make_page
-from scene import Scene, read_pixels
+from scene import Scene, nearest, read_pixels
 from version import VERSION
 
 MOST_VIEWS, MOST_POINTS = 25, 120
@@ -67,6 +68,7 @@ def read_record(path: Path) -> dict:
             "factor": int(record["options"].get("render_factor") or 0),
             "lpips_missing": record.get("lpips_missing"),
             "mean": numbers(record["mean"]),
+            "views_missing": int(record.get("views_missing", 0)),
             "views": {str(name): numbers(metrics) for name, metrics in record["views"].items()},
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -171,6 +173,9 @@ def evaluation_notes(logdir: Path, record: dict | None) -> list[tuple[str, str |
     notes = []
     if newest and int(newest.stem) > record["step"]:
         notes.append((f"its newest checkpoint, step {int(newest.stem)}, is not evaluated yet; to evaluate it", command))
+    if record["views_missing"]:
+        again = evaluation_command(str(logdir), record["factor"])
+        notes.append((f"{shown_views(record)} test views are measured; to go on", again))
     if record["lpips_missing"] and record["mean"]["lpips"] is None:
         notes.append((f"no LPIPS: {record['lpips_missing']}", None))
     return notes
@@ -203,6 +208,21 @@ class Photographs:
                 return None
             self.decoded = {(name, size): cv2.resize(truth, size, interpolation=cv2.INTER_AREA)}  # the newest only
         return self.decoded[name, size]
+
+    def depth(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
+        """A view's true depth in the colours of a rendered one, h w 3 uint8; None where it is not there."""
+        if self.scene is None or self.scene.depth is None:
+            return None
+        try:
+            true = self.scene.depth(self.scene.view_names.index(name))
+        except InputError as error:
+            self.missing = f"not all of its true depth can be read: {error}"
+            return None
+        if true is None:
+            return None
+        near, far = self.scene.near, self.scene.far
+        depth = to_far(nearest(true, *reversed(size), 0.5), far)
+        return depth_colours(np.clip((depth - near) / (far - near), 0, 1))
 
 
 def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -259,18 +279,6 @@ def read_view(record: dict, name: str, truth: np.ndarray | None) -> RunView:
     )
 
 
-def view_notes(run: Run, photographs: Photographs) -> list[tuple[str, str | None]]:
-    """What an evaluated run has no pictures of."""
-    if run.record is None:
-        return []
-    notes = [(photographs.missing, None)] if photographs.missing else []
-    done, expected = len(run.record["views"]), len(photographs.scene.test) if photographs.scene else 0
-    if done < expected:
-        command = evaluation_command(run.folder, run.record["factor"])
-        notes.append((f"{done} of its {expected} test views are measured; to go on", command))
-    return notes
-
-
 def chosen(names: Sequence[str], most: int) -> list[str]:
     """At most `most` of the names, evenly spread."""
     if len(names) <= most:
@@ -284,13 +292,16 @@ def read_views(runs: Sequence[Run], photographs: dict[str, Photographs], most: i
     names = list(dict.fromkeys(name for run in evaluated for name in run.record["views"]))
     views = []
     for name in chosen(names, most):
-        found, shown_truth = {}, None
+        found, truths = {}, {}
         for run in evaluated:
             if name in run.record["views"]:
                 truth = photographs[run.label].read(name, run.record["size"])
-                shown_truth = truth if shown_truth is None else shown_truth
+                if truth is not None and not truths:
+                    truths = {"ground truth": encoded(eight_bit(truth))}
+                    depth = photographs[run.label].depth(name, run.record["size"])
+                    truths |= {} if depth is None else {"true depth": encoded(depth, exact=True)}
                 found[run.label] = read_view(run.record, name, truth)
-        views.append(View(name, None if shown_truth is None else encoded(eight_bit(shown_truth)), found))
+        views.append(View(name, truths, found))
     return views, len(names)
 
 
@@ -313,7 +324,8 @@ def make_group(key: tuple, runs: list[Run], options: dict[str, argparse.Namespac
         photographs[run.label] = known[same]
     views, n_views = read_views(runs, photographs, most)
     for run in runs:
-        run.notes.extend(view_notes(run, photographs[run.label]))
+        if run.record and photographs[run.label].missing:
+            run.notes.append((photographs[run.label].missing, None))
     records = [run.record for run in runs if run.record]
     return Group(
         scene=key[0],

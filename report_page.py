@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
-from evaluate import shown
+from evaluate import shown, shown_views
 
 METRICS = {  # name: heading, whether greater is better
     "psnr": ("PSNR", True),
@@ -19,9 +19,13 @@ METRICS = {  # name: heading, whether greater is better
     "lpips": ("LPIPS", False),
     "psnr_masked": ("PSNR in mask", True),
     "ssim_masked": ("SSIM in mask", True),
+    "depth_error": ("Depth error", False),
+    "floaters": ("Floaters", False),
 }
 NOT_COMPARABLE = "not measured on the same views at the same size, hence no best is marked"
 ALWAYS = ("psnr", "ssim", "lpips")  # columns that are there even where empty
+TRUE_DEPTH = " Depth error in the scene's units; floaters: the share of pixels that end well before the true surface."
+OF_A_VIEW = ("psnr", "ssim", "depth_error", "floaters")
 CURVES = {
     "psnr/fine": "PSNR of training rays, dB",
     "test/psnr": "PSNR of test views, dB",
@@ -63,7 +67,7 @@ class RunView:
 @dataclass(frozen=True)
 class View:
     name: str
-    truth: Picture | None
+    truth: dict[str, Picture]  # "ground truth" and, where there is one, "true depth"
     runs: dict[str, RunView]  # by the run's label
 
 
@@ -185,7 +189,7 @@ def runs_section(groups: Sequence[Group]) -> Markup:
     note = (
         "Means over the test views. \u2191 higher is better, \u2193 lower is better; "
         "the best of a scene's runs stands out. PSNR in dB; the minutes are those of the evaluation."
-    )
+    ) + TRUE_DEPTH * ("floaters" in columns)
     bodies = [group_rows(group, columns, len(head)) for group in groups]
     return joined([table(head, bodies, "Runs and their means"), element("p", note, class_="muted"), notes(groups)])
 
@@ -201,7 +205,7 @@ def group_rows(group: Group, columns: Sequence[str], width: int) -> Markup:
         method = element("span", run.losses, class_="muted")
         cells = [number(name, means[i].get(name), i in winners[name]) for name in columns]
         record = run.record
-        facts = (record["step"], len(record["views"]), f"{record['seconds'] / 60:.1f}") if record else "---"
+        facts = (record["step"], shown_views(record), f"{record['seconds'] / 60:.1f}") if record else "---"
         name = element("th", swatch(run), element("b", run.label), method, scope="row")
         rows.append(element("tr", name, *cells, *(element("td", fact) for fact in facts)))
     return element("tbody", element("tr", heading, class_="group"), *rows)
@@ -369,21 +373,21 @@ def view_row(view: View, runs: Sequence[Run]) -> Markup:
     runs = [run for run in runs if run.record]
     truth = None
     if view.truth:
-        picture = image(view.truth, f"{view.name}, ground truth", class_="zoom")
-        truth = element("figure", element("figcaption", "Ground truth"), picture, class_="truth")
+        pictures = [image(picture, f"{view.name}, {kind}", class_="zoom") for kind, picture in view.truth.items()]
+        truth = element("figure", element("figcaption", "Ground truth"), element("div", *pictures), class_="truth")
     numbers = [view.runs[run.label].metrics if run.label in view.runs else {} for run in runs]
-    winners = {name: best(name, [metrics.get(name) for metrics in numbers]) for name in ("psnr", "ssim")}
+    winners = {name: best(name, [metrics.get(name) for metrics in numbers]) for name in OF_A_VIEW}
     figures = []
     for i, run in enumerate(runs):
         values = [
             element("span", f"{METRICS[name][0]} ", number(name, value, i in winners[name], "span"), class_="number")
             for name, value in numbers[i].items()
-            if name in winners
+            if name in winners and (name in ALWAYS or value is not None)
         ]
         caption = element("figcaption", swatch(run), element("b", run.label), *values)
         figures.append(element("figure", caption, trio(view, run), class_="run"))
     strip = element("div", element("h4", view.name), truth, *figures, class_="strip")
-    return element("article", strip, class_="view" if truth else "view untrue")
+    return element("article", strip, class_=("view untrue", "view", "view deep")[len(view.truth)])
 
 
 def trio(view: View, run: Run) -> Markup:
@@ -392,7 +396,7 @@ def trio(view: View, run: Run) -> Markup:
     if found is None:
         return element("p", "not rendered", class_="missing")
     pictures = {"rendering": found.rgb, "depth": found.depth, "error": found.error}
-    if view.truth is None:
+    if not view.truth:
         del pictures["error"]
     named = [image(picture, f"{view.name}, {run.label}, {kind}", class_="zoom") for kind, picture in pictures.items()]
     return element("div", *named, class_="trio")

@@ -17,7 +17,7 @@ from errors import InputError
 @dataclass(frozen=True)
 class Scene:
     """Posed photographs of one scene. Images are decoded only when `image` is called, which raises
-    InputError where the file cannot be used.
+    InputError where the file cannot be used; so are masks, and true depths, None for a view that has none.
 
     Views are numbered 0..v-1 over all splits; `train`, `val`, `test` and `unseen` hold such numbers.
     """
@@ -37,6 +37,7 @@ class Scene:
     unseen: tuple[int, ...]  # the unseen pool: views whose poses, never pixels, regularise
     image: Callable[[int], np.ndarray]  # decodes a view: h w 3 float32 in 0..1, background applied
     mask: Callable[[int], np.ndarray] | None = None  # decodes a view's mask: h w bool, True on the object
+    depth: Callable[[int], np.ndarray | None] | None = None  # decodes a view's z-depth: h w float32, 0 = no surface
     path: np.ndarray | None = None  # n 3 4, the poses of its video
     notes: tuple[str, ...] = ()  # what a user should be told about this scene
 
@@ -133,16 +134,21 @@ def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) ->
         )
 
 
+def decoded(path: Path) -> np.ndarray:
+    """An image file as it is stored; InputError where it cannot be read."""
+    try:
+        return iio.imread(path.read_bytes(), extension=path.suffix)  # given a path, imageio may leave it open
+    except Exception as error:  # every plugin has its own errors
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+
+
 def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarray:
     """Decode an image file to h w c float32 in 0..1, c = 3 (opaque) or 4 (with alpha).
 
     Raises InputError where it cannot be read, or is not of the `expected` height and width.
     """
-    try:
-        array = iio.imread(path.read_bytes(), extension=path.suffix)  # given a path, imageio may leave it open
-    except Exception as error:  # every plugin has its own errors
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+    array = decoded(path)
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     if array.ndim == 2:
@@ -156,6 +162,28 @@ def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarr
     if expected:
         check_size(path, array.shape[:2], expected)
     return array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+
+
+def read_depth(path: Path, expected: tuple[int, int], scale: float) -> np.ndarray:
+    """Decode a depth image to z-depths, h w float32: its 16-bit values times `scale`; 0 is no surface.
+
+    Raises InputError where it cannot be read, or is not of the `expected` height and width.
+    """
+    array = decoded(path)
+    if array.ndim != 2 or array.dtype != np.uint16:
+        raise InputError(f"{path}: found an image of shape {array.shape} and type {array.dtype}, expected 16-bit grey")
+    check_size(path, array.shape, expected)
+    return (array * float(scale)).astype(np.float32)
+
+
+def nearest(depth: np.ndarray, height: int, width: int, pixel_center: float) -> np.ndarray:
+    """h w -> height width: for each pixel of the smaller image that pixel of the larger whose ray is nearest to
+    its own, `pixel_center` being where in their pixels rays go. A mean over an edge would lie on no surface."""
+    rows, cols = (
+        np.floor((np.arange(small) + pixel_center) * large / small - pixel_center + 0.5).astype(int)
+        for small, large in zip((height, width), depth.shape, strict=True)
+    )
+    return depth[np.ix_(rows, cols)]
 
 
 def on_background(pixels: np.ndarray, white: bool) -> np.ndarray:

@@ -82,6 +82,20 @@ def write_blender(folder, counts=(4, 8, 16), channels: int = 4, height: int = HE
     return folder
 
 
+def write_depth(folder, scale: float = 0.0001, split: str = "test"):
+    """Random depth images for a split of `write_blender`, a third of it empty. Returns view name -> values."""
+    path = folder / f"transforms_{split}.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"depth_scale": scale}))
+    values = {}
+    for i, frame in enumerate(content["frames"]):
+        rng, name = np.random.default_rng(i), frame["file_path"][2:]
+        shape = iio.imread(folder / f"{name}.png").shape[:2]
+        values[name] = (rng.integers(20001, 60000, shape) * (rng.random(shape) > 1 / 3)).astype(np.uint16)
+        iio.imwrite(folder / f"{name}_depth.png", values[name])
+    return values
+
+
 def dtu_cameras(n: int) -> list[dict]:
     """Intrinsics (3 3), OpenGL pose (4 4, in the scaled world) and the scale matrix (4 4) of n cameras."""
     scale = np.diag([2.0, 3.0, 4.0, 1.0])

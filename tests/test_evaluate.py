@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
@@ -16,8 +17,10 @@ from evaluate import main, means, table
 from metrics import psnr
 from render import depth_colours, unit_depth, write_gif, write_mp4
 from run_nerf_helpers import Image
-from scenes import HEIGHT, WIDTH, memory_scene, write_blender, write_dtu
+from scenes import HEIGHT, WIDTH, memory_scene, write_blender, write_depth, write_dtu
 from test_training import options
+
+SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 
 # imageio's reader of videos leaves its pipe to the garbage collector.
 LEAKY_FFMPEG = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -59,6 +62,8 @@ def test_record_images_and_results(logdir, trained, capsys):
     assert record["options"]["N_samples"] == 4
     assert record["views"]["000001"]["lpips"] is None
     assert record["lpips_missing"]
+    assert record["views_missing"] == 0
+    assert not {"depth_error", "floaters"} & {*record["views"]["000001"], *record["mean"]}  # DTU has no true depth
     assert record["seconds"] > 0
     for name in ("psnr", "ssim", "psnr_masked", "ssim_masked"):
         values = [metrics[name] for metrics in record["views"].values()]
@@ -94,12 +99,14 @@ def test_evaluation_goes_on_where_it_stopped(logdir, monkeypatch):
     monkeypatch.setattr(evaluate.Renderer, "view", view)
     assert main([str(logdir)]) == 130
     assert list(record_of(logdir)["views"]) == ["000001", "000002"]
+    assert record_of(logdir)["views_missing"] == 2
     assert not (logdir.parent / "results.csv").exists()
 
     rendered.clear()
     assert main([str(logdir)]) == 0
     assert rendered == [4, 5]
     assert len(record_of(logdir)["views"]) == 4
+    assert record_of(logdir)["views_missing"] == 0
 
     rendered.clear()
     assert main([str(logdir)]) == 0
@@ -138,6 +145,93 @@ def test_one_code_path_for_training_and_the_script(logdir, trained, tmp_path):
     assert again["views"] == record_of(logdir)["views"]
     rows = results(tmp_path / "logs")
     assert [row["expname"] for row in rows] == ["run", "again"]
+
+
+def depth_by_hand(folder, name, factor, pixel_center):
+    """depth_error and floaters of a view of the sample scene from the files alone, by a loop."""
+    stored = iio.imread(folder / f"{name.replace('/', '_')}_depth.png")  # 0..65535 is 2..6, empty is 6
+    true = iio.imread(SAMPLE / f"{name}_depth.png")
+    total, count = 0.0, 0
+    for row in range(100 // factor):
+        for col in range(100 // factor):
+            rendered = 2 + 4 * int(stored[row, col]) / 65535
+            middle = factor // 2 if pixel_center else 0  # of the pixels that make one
+            surface = int(true[factor * row + middle, factor * col + middle]) * 8 / 65535 or 6.0
+            total += abs(rendered - surface)
+            count += surface - rendered > 0.2
+    n = (100 // factor) ** 2
+    return {"depth_error": pytest.approx(total / n, abs=1e-4), "floaters": pytest.approx(count / n, abs=2 / n)}
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Runs of one step on the sample scene, with rays through the centres and the corners of pixels."""
+    folder = tmp_path_factory.mktemp("sample")
+    for name, center in (("run", "0.5"), ("corner", "0")):
+        extra = ["--no_batching", "--N_iters", "1", "--testskip", "10", "--white_bkgd", "--pixel_center", center]
+        assert run_nerf.main(options(SAMPLE, folder, *extra, "--chunk", "4096", name=name)) == 0
+    return folder / "logs"
+
+
+@pytest.mark.parametrize(("name", "factor"), [("run", 1), ("run", 5), ("run", 4), ("corner", 1), ("corner", 4)])
+def test_depth_against_the_true_one(sample, tmp_path, capsys, name, factor):
+    logdir = shutil.copytree(sample / name, tmp_path / name)
+    assert main([str(logdir), "--render_factor", str(factor)]) == 0
+    folder = logdir / ("testset_000001" + f"_factor{factor}" * (factor > 1))
+    record = json.loads((folder / "metrics.json").read_text())
+    assert list(record["views"]) == ["test/r_0", "test/r_10", "test/r_20"]
+    for view, metrics in record["views"].items():
+        expected = depth_by_hand(folder, view, factor, record["options"]["pixel_center"])
+        assert {metric: metrics[metric] for metric in expected} == expected
+    for metric in ("depth_error", "floaters"):
+        assert record["mean"][metric] == pytest.approx(np.mean([v[metric] for v in record["views"].values()]))
+    [row] = results(tmp_path)
+    assert float(row["depth_error"]) == pytest.approx(record["mean"]["depth_error"])
+    head, line = capsys.readouterr().out.splitlines()[-2:]
+    assert head.split()[-2:] == ["depth_error", "floaters"]
+    assert line.split()[-2:] == [f"{record['mean'][metric]:.4f}" for metric in ("depth_error", "floaters")]
+
+
+def test_a_record_from_before_there_was_depth_is_begun_anew(sample, tmp_path):
+    logdir = shutil.copytree(sample / "run", tmp_path / "run")
+    assert main([str(logdir), "--render_factor", "10"]) == 0
+    path = logdir / "testset_000001_factor10/metrics.json"
+    record, old = json.loads(path.read_text()), json.loads(path.read_text())
+    del old["true_depth"], old["views_missing"]
+    for metrics in (old["mean"], *old["views"].values()):
+        del metrics["depth_error"], metrics["floaters"]
+    path.write_text(json.dumps(old))
+    assert main([str(logdir), "--render_factor", "10"]) == 0
+    again = json.loads(path.read_text())
+    assert again["views"] == record["views"] and again["mean"] == record["mean"]
+
+
+def test_views_without_true_depth_of_a_scene_that_has_it(tmp_path):
+    scene = write_blender(tmp_path / "scene", counts=(2, 1, 1))
+    write_depth(scene)
+    command = options(scene, tmp_path, "--no_batching", "--N_iters", "1")
+    assert run_nerf.main(command) == 0
+    assert run_nerf.main([*command, "--render_only", "--render_train", "--render_test"]) == 0
+    train, test = (record_of(tmp_path / "logs/run", 1, f"renderonly_{split}") for split in ("train", "test"))
+    assert [metrics["floaters"] for metrics in train["views"].values()] == [None, None]
+    assert train["mean"]["depth_error"] is None and train["mean"]["psnr"] > 0
+    assert test["mean"]["depth_error"] > 0
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_results_of_an_earlier_version_get_the_new_columns(logdir, end):
+    """Its lines stay as they are; columns of its own are kept, wherever they are."""
+    path = logdir.parent / "results.csv"
+    path.write_bytes(f"time,note,psnr{end}then,\u00e9,17.5{end}".encode())
+    assert main([str(logdir)]) == 0
+    old, new = results(logdir.parent)
+    assert (old["time"], old["note"], old["psnr"], old["depth_error"]) == ("then", "\u00e9", "17.5", None)
+    assert (new["note"], new["expname"], new["depth_error"]) == ("", "run", "")
+    assert float(new["psnr"]) == pytest.approx(record_of(logdir)["mean"]["psnr"])
+    assert path.read_bytes().splitlines()[1] == "then,\u00e9,17.5".encode()
+    (logdir / "testset_000002/metrics.json").unlink()
+    assert main([str(logdir)]) == 0
+    assert path.read_bytes().count(b"time,") == 1 and len(results(logdir.parent)) == 3
 
 
 def test_another_step_and_several_runs_make_one_table(logdir, capsys):
@@ -193,6 +287,8 @@ def test_means_leave_out_what_has_no_value():
     assert set(means(views | {"c": {"mse": None, "lpips": None, "ssim": None}}).values()) == {None}
     assert means(views) == {"mse": pytest.approx(0.02), "lpips": None, "ssim": 0.5,
                             "psnr_pooled": pytest.approx(-10 * np.log10(0.02))}
+    some = {"a": {"mse": 0.01}, "b": {"mse": 0.01, "floaters": 0.5}, "c": {"mse": 0.01}}  # masks or depth came later
+    assert means(some)["floaters"] == 0.5
 
 
 def test_depth_colours_are_bright_near_and_dark_far():
@@ -210,6 +306,8 @@ def test_depth_of_empty_rays_counts_as_far():
 def test_table_shows_only_metrics_that_a_run_has():
     record = {"step": 5, "views": {"a": {}}, "mean": {"psnr": 20.0, "ssim": None, "lpips": None}}
     assert table({"x": record}).split() == ["run", "step", "views", "psnr", "x", "5", "1", "20.00"]
+    stopped = record | {"views_missing": 24, "mean": {"floaters": 0.25}}
+    assert table({"x": stopped}).splitlines()[1].split() == ["x", "5", "1", "of", "25", "0.2500"]
 
 
 def test_blender_views_are_named_by_split_and_view(tmp_path):

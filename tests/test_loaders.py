@@ -14,7 +14,7 @@ from errors import InputError
 from load_blender import load_blender, view_name
 from load_dtu import decompose, load_dtu
 from load_scene import load_scene
-from scenes import HEIGHT, WIDTH, dtu_cameras, dtu_projection, random_pixels, write_blender, write_dtu
+from scenes import HEIGHT, WIDTH, dtu_cameras, dtu_projection, random_pixels, write_blender, write_depth, write_dtu
 
 ANGLE = 0.6911112070083618
 
@@ -70,7 +70,7 @@ def test_blender_scene(tmp_path):
     assert scene.unseen == scene.train + scene.val
     assert (scene.near, scene.far, scene.white_background, scene.notes) == (2, 6, False, ())
     assert (scene.height, scene.width) == (HEIGHT, WIDTH)
-    assert scene.mask is None
+    assert scene.mask is None and scene.depth is None
     for view, name in enumerate(scene.view_names):
         split, i = name.split("/r_")
         matrix = transforms(folder, split)["frames"][int(i)]["transform_matrix"]
@@ -143,6 +143,62 @@ def test_blender_half_res(blender):
     np.testing.assert_allclose(half.image(1), halved(whole.image(1)), atol=1e-6)
 
 
+def test_blender_true_depth(blender):
+    values = write_depth(blender, 0.0001)
+    scene = load_blender(blender, testskip=1)
+    assert all(scene.depth(view) is None for view in scene.train + scene.val)
+    for view in scene.test:
+        found, stored = scene.depth(view), values[scene.view_names[view]]
+        assert found.dtype == np.float32 and found.shape == (HEIGHT, WIDTH) and (found == 0).any()
+        for row in range(HEIGHT):
+            for col in range(WIDTH):
+                assert found[row, col] == pytest.approx(int(stored[row, col]) * 0.0001, rel=1e-6)
+
+
+def test_blender_true_depth_is_halved_without_mixing(tmp_path):
+    """Of each 2 x 2 block one pixel; of an odd number of them the one in the middle."""
+    folder = write_blender(tmp_path / "lego", counts=(1, 1, 1), height=HEIGHT, width=5)
+    values = write_depth(folder)["test/r_0"]
+    scene = load_blender(folder, half_res=True)
+    found = scene.depth(scene.test[0])
+    assert found.shape == scene.image(scene.test[0]).shape[:2] == (HEIGHT // 2, 2)
+    for row in range(HEIGHT // 2):  # a column of the half is 2.5 wide: 0..2.5 and 2.5..5, centres 1.25 and 3.75
+        for col, there in enumerate((1, 3)):
+            assert found[row, col] == pytest.approx(int(values[2 * row + 1, there]) * 0.0001, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_blender_depth_scale_may_be_an_integer(blender, scale):
+    values = write_depth(blender, scale)
+    found = load_blender(blender).depth(4)
+    np.testing.assert_array_equal(found, scale * values["test/r_0"].astype(float))
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda path: path.unlink(), r"cannot be read as an image \(.*No such file"),
+    (cut, "cannot be read as an image"),
+    (spoil, "cannot be read as an image"),
+    (lambda path: iio.imwrite(path, random_pixels(0, 1)[..., 0]), r"type uint8, expected 16-bit grey"),
+    (lambda path: iio.imwrite(path, random_pixels(0, 3)), r"shape \(8, 10, 3\) and type uint8, expected 16-bit grey"),
+    (lambda path: iio.imwrite(path, np.zeros((WIDTH, HEIGHT), np.uint16)), "the image is 8 x 10, expected 10 x 8"),
+])  # fmt: skip
+def test_blender_refuses_depth_images(blender, damage, message):
+    write_depth(blender)
+    scene = load_blender(blender, testskip=1)
+    damage(blender / "test/r_1_depth.png")
+    with refused(rf"lego/test/r_1_depth\.png: .*{message}"):
+        scene.depth(5)
+    assert scene.depth(4).any()
+
+
+def test_blender_refuses_a_missing_depth_image_before_anything_begins(blender):
+    write_depth(blender)
+    (blender / "test/r_1_depth.png").unlink()
+    assert load_blender(blender).depth  # every 8th test view only
+    with refused(r"lego/test/r_1_depth\.png: the image is missing"):
+        load_blender(blender, testskip=1)
+
+
 def test_blender_of_rgb_images(tmp_path):
     folder = write_blender(tmp_path / "lego", counts=(2, 1, 1), channels=3)
     assert load_blender(folder).notes == ()
@@ -196,6 +252,7 @@ MATRIX = r"transform_matrix of \./{split}/r_0 is {found}, expected a finite 4 x 
 FORM = "{reason}; expected camera_angle_x and frames of file_path and transform_matrix"
 NOT_FINITE, SHAPE_33 = MATRIX.replace("{found}", "not finite"), MATRIX.replace("{found}", r"of shape \(3, 3\)")
 RADIANS = "expected radians between 0 and pi"
+SCALE = r"depth_scale is {found}, expected a number above 0, at most 6 \(far\)"
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -222,6 +279,9 @@ RADIANS = "expected radians between 0 and pi"
         (lambda c: c | {"camera_angle_x": 0}, f"camera_angle_x is 0, {RADIANS}"),
         (lambda c: c | {"camera_angle_x": 40.0}, rf"camera_angle_x is 40\.0, {RADIANS}"),
         (lambda c: c | {"camera_angle_x": float("nan")}, f"camera_angle_x is nan, {RADIANS}"),
+        *[(lambda c, scale=scale: c | {"depth_scale": scale}, SCALE.replace("{found}", found)) for scale, found in (
+            (0, "0"), (-0.1, r"-0\.1"), (None, "None"), ("0.1", "'0.1'"), ([1], r"\[1\]"), (float("nan"), "nan"),
+            (float("inf"), "inf"), (10**400, "10+"))],
         (matrix(lambda m: [row[:3] for row in m[:3]]), SHAPE_33),
         (matrix(lambda m: m[0]), MATRIX.replace("{found}", r"of shape \(4,\)")),
         (matrix(lambda m: [m[0], m[1][:2], m[2], m[3]]), FORM),

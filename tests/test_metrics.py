@@ -8,7 +8,7 @@ import pytest
 import pytorch_msssim
 import torch
 
-from metrics import load_lpips, mse, psnr, psnr_of_mse, ssim, ssim_map
+from metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim, ssim_map
 
 
 def pair(seed=0, height=17, width=20, noise=0.1):
@@ -90,6 +90,44 @@ def test_ssim_of_what_is_too_small():
     corner = np.zeros((17, 20), bool)
     corner[0, 0] = True  # no full window lies there
     assert math.isnan(ssim(image, truth, corner))
+
+
+def test_depth_by_hand():
+    """near 2, far 6: a surface hit, one missed by 0.3, fog in front of one, an empty pixel seen as such, a floater
+    before an empty pixel, and a surface not seen at all."""
+    depth = np.array([[3.0, 4.3, 1.5], [0.0, 2.5, 0.0]])
+    acc = np.array([[1.0, 1.0, 0.5], [0.0, 1.0, 0.0]])
+    true = np.array([[3.0, 4.0, 5.0], [0.0, 0.0, 4.0]], np.float32)
+    # Rendered, empty counting as far: 3, 4.3, 4.5, 6, 2.5, 6. True: 3, 4, 5, 6, 6, 4.
+    assert depth_error(depth, acc, true, 6.0) == pytest.approx((0 + 0.3 + 0.5 + 0 + 3.5 + 2) / 6)
+    assert floaters(depth, acc, true, 2.0, 6.0) == pytest.approx(2 / 6)  # more than 0.2 in front: fog and floater
+
+
+def test_floaters_begin_beyond_a_twentieth_of_the_range():
+    true, acc = np.array([[4.0, 4.0, 4.0]]), np.ones((1, 3))
+    assert floaters(np.array([[3.5, 3.51, 4.6]]), acc, true, 0.0, 10.0) == 0  # 0.5 in front, which is not more
+    assert floaters(np.array([[3.49, 3.0, 5.0]]), acc, true, 0.0, 10.0) == pytest.approx(2 / 3)
+
+
+def test_depth_against_a_loop():
+    rng = np.random.default_rng(3)
+    acc, true = rng.random((7, 9)).astype(np.float32), rng.uniform(2, 6, (7, 9)).astype(np.float32)
+    depth, true[rng.random((7, 9)) < 0.4] = (acc * rng.uniform(2, 6, (7, 9))).astype(np.float32), 0
+    total, count = 0.0, 0
+    for row in range(7):
+        for col in range(9):
+            rendered = float(depth[row, col]) + (1 - float(acc[row, col])) * 6.0
+            surface = float(true[row, col]) or 6.0
+            total += abs(rendered - surface)
+            count += surface - rendered > 0.05 * 4.0
+    assert depth_error(depth, acc, true, 6.0) == pytest.approx(total / 63, rel=1e-6)
+    assert floaters(depth, acc, true, 2.0, 6.0) == pytest.approx(count / 63)
+    assert 0 < count < 63
+
+
+def test_depth_that_is_not_finite_has_no_metrics():
+    depth, ones = np.array([[math.nan, 3.0]]), np.ones((1, 2))
+    assert math.isnan(depth_error(depth, ones, 3 * ones, 6.0)) and math.isnan(floaters(depth, ones, 3 * ones, 2.0, 6.0))
 
 
 def test_lpips_says_why_it_is_missing(monkeypatch):

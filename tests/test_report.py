@@ -9,11 +9,12 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+import evaluate
 import run_nerf
-from render import write_gif
+from render import depth_colours, write_gif
 from report import chosen, encoded, error_colours, error_map, labels_of, main, read_curves, thinned
 from report_page import Axis, best, element, linear_ticks
-from scenes import write_blender, write_dtu
+from scenes import write_blender, write_depth, write_dtu
 from test_training import LOSSES, options
 
 VOID = {"meta", "img", "source"}
@@ -219,6 +220,36 @@ def test_data_that_moved(logs):
     assert not any("error" in image["alt"] or "truth" in image["alt"] for image in page.all("img", "zoom"))
 
 
+def test_true_depth(logs, made, tmp_path):
+    """A run whose scene has true depth by now: an old record without it first, then a new one."""
+    scene = shutil.copytree(made / "scene", tmp_path / "scene")
+    values = write_depth(scene)
+    args = logs / "nerf/args.txt"
+    args.write_text(args.read_text().replace(str(made / "scene"), str(scene)))
+    old = Page(report(logs, "nerf"))
+    assert not any("epth error" in text for text in old.text("th") + old.text("figcaption"))
+
+    assert evaluate.main([str(logs / "nerf")]) == 0
+    page = Page(report(logs, "nerf", "info"))
+    record = record_of(logs, "nerf")
+    cells, mean = page.text("td"), record["mean"]
+    assert page.text("th")[4:6] == ["Depth error \u2193", "Floaters \u2193"]
+    assert cells[3:5] == [f"{mean['depth_error']:.4f}", f"{mean['floaters']:.4f}"] and cells[11:13] == ["-", "-"]
+    assert any("floaters: the share of pixels" in text for text in page.text("p"))
+    captions = page.text("figcaption")
+    for metrics in record["views"].values():
+        shown = f"PSNR {metrics['psnr']:.2f}SSIM {metrics['ssim']:.4f}"
+        assert f"nerf{shown}Depth error {metrics['depth_error']:.4f}Floaters {metrics['floaters']:.4f}" in captions
+    assert [given["class"] for given in page.all("article")] == ["view deep"] * 3
+    far = np.where(values["test/r_8"] > 0, np.clip((values["test/r_8"] * 0.0001 - 2) / 4, 0, 1), 1)
+    assert np.array_equal(picture(page, "test/r_8, true depth"), depth_colours(far))
+
+    (scene / "test/r_8_depth.png").write_bytes(b"cut")
+    page = Page(report(logs, "nerf"))
+    assert [given["class"] for given in page.all("article")] == ["view deep", "view", "view deep"]
+    assert any("not all of its true depth can be read" in note for note in page.text("li"))
+
+
 def test_no_events(logs):
     for path in logs.glob("*/events*"):
         path.unlink()
@@ -248,11 +279,13 @@ def test_views_are_limited_evenly(logs):
 
 def test_views_that_only_one_run_has(logs):
     change(logs / "info/testset_000002/metrics.json", lambda record: record["views"].pop("test/r_8"))
+    change(logs / "info/testset_000002/metrics.json", lambda record: record.update(views_missing=1))
     change(logs / "info/testset_000002/metrics.json", lambda record: record["options"].update(render_factor=2))
     page = Page(report(logs, "nerf", "info"))
     assert page.text("p").count("not rendered") == 1
     assert any("scene: not measured on the same views" in note for note in page.text("li"))
-    note = "info: 2 of its 3 test views are measured; to go on: python evaluate.py"
+    assert "2 of 3" in page.text("td")
+    note = "info: 2 of 3 test views are measured; to go on: python evaluate.py"
     assert f"{note} {logs / 'info'} --render_factor 2" in page.text("li")
 
 

@@ -11,6 +11,7 @@ import torch
 import make_sample_scene as sample
 from load_blender import load_blender
 from rays import Pixels, cameras_of
+from scene import nearest
 
 FOLDER = Path(__file__).parents[1] / "data" / "sample"
 SIZE = 100
@@ -44,6 +45,16 @@ def test_the_loader_finds_all_views(scene):
     for view in (scene.train[0], scene.val[0], scene.test[-1]):
         image = scene.image(view)
         assert image.shape == (SIZE, SIZE, 3) and (image[0] == 1).all() and image.min() < 0.25
+
+
+def test_the_loader_reads_true_depth(scene):
+    assert scene.depth(scene.train[0]) is None and scene.depth(scene.val[0]) is None
+    for view in scene.test:
+        np.testing.assert_allclose(scene.depth(view), depth_of(scene.view_names[view]), rtol=1e-6)
+    first = scene.depth(scene.test[0])
+    assert first.dtype == np.float32 and first[0, 0] == 0
+    assert first[50, 50] == pytest.approx(3.1927977, rel=1e-6)  # the PNG says 26155 there: 26155 * 8 / 65535
+    assert first[40, 60] == pytest.approx(3.8637064, rel=1e-6)  # 31651
 
 
 def test_it_is_small():
@@ -81,6 +92,17 @@ def test_depth_is_where_the_object_is(scene):
         depth, alpha = depth_of(scene.view_names[view]), alpha_of(scene.view_names[view])
         assert (depth[alpha == 0] == 0).all() and (depth[alpha == 255] > 0).mean() > 0.999  # but for slits
         assert depth[depth > 0].min() > 2 and depth.max() < 6
+
+
+@pytest.mark.parametrize("factor", [5, 4])
+def test_true_depth_of_a_smaller_image_is_what_its_rays_hit(scene, field, factor):
+    """As the script finds it for a camera of so few pixels; but for edges where the middle of a pixel, of an even
+    factor, lies between four."""
+    view, size = scene.test[3], SIZE // factor
+    cols, rows = sample.all_pixels(size)
+    expected = sample.depth(field, scene.poses[view], size, cols, rows).reshape(size, size)
+    error = np.abs(nearest(scene.depth(view), size, size, 0.5) - expected)
+    assert np.quantile(error, 0.99) < 1e-3 if factor == 5 else np.median(error[expected > 0]) < 0.02
 
 
 @pytest.mark.parametrize("step", [1, 3, -2])

@@ -7,11 +7,13 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from errors import InputError
-from scene import choose_views, half_intrinsics, half_size, on_background, read_pixels, unseen_pool
-from scenes import memory_scene, random_pixels
+from rays import Pixels, cameras_of, image_rays
+from scene import choose_views, half_intrinsics, half_size, nearest, on_background, read_pixels, unseen_pool
+from scenes import HEIGHT, WIDTH, memory_scene, random_pixels
 
 
 def refused(message: str):
@@ -214,3 +216,23 @@ def test_half_intrinsics():
 def test_half_intrinsics_refuses_one_pixel(height, width):
     with refused(f"--half_res: the images are {width} x {height}, expected at least 2 x 2"):
         half_intrinsics(np.ones((1, 4)), height, width)
+
+
+@pytest.mark.parametrize("pixel_center", [0.0, 0.5])
+@pytest.mark.parametrize(("height", "width"), [(8, 10), (4, 5), (2, 3), (1, 1)])
+def test_nearest_takes_the_pixel_of_the_nearest_ray(pixel_center, height, width):
+    """Of all pixels of the full size, found by trying each, with the cameras that render_factor makes."""
+    scene = memory_scene()
+    full = cameras_of(scene, [2], pixel_center, "cpu", torch.float64)
+    scale = torch.tensor([width / WIDTH, height / HEIGHT] * 2)
+    small = image_rays(full._replace(intrinsics=full.intrinsics * scale), height, width).directions
+    rows, cols = (torch.from_numpy(index.ravel()) for index in np.indices((HEIGHT, WIDTH)))
+    large = full.rays(Pixels(torch.zeros_like(rows), rows, cols)).directions
+    rotation = full.poses[0, :, :3]
+    focal = full.intrinsics[0, :2]
+    found = nearest(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH), height, width, pixel_center)
+    assert found.shape == (height, width)
+    for direction, number in zip(small, found.ravel(), strict=True):
+        in_camera = (large - direction) @ rotation
+        pixels = (in_camera[:, :2] * focal).norm(dim=-1)  # how far apart in the image of full size
+        assert pixels[number] <= pixels.min() + 1e-5

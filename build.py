@@ -11,6 +11,7 @@ import checkpoint
 from errors import InputError
 from load_scene import load_scene
 from loss import Regularizer, entropy_regularizer, smoothness_regularizer
+from occupancy import Occupancy
 from rays import (
     SEEN,
     UNSEEN,
@@ -23,7 +24,7 @@ from rays import (
     central_crop,
 )
 from run_nerf_helpers import DenseQuery, NeRF, Networks, Query, Sampling
-from scene import Scene
+from scene import Scene, bounds_of
 from sparse import SparseQuery
 
 
@@ -173,13 +174,25 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def build_query(args: argparse.Namespace, device: torch.device) -> Query:
+def matmul_dtype(args: argparse.Namespace, device: torch.device) -> torch.dtype | None:
+    """Of the networks' matrix products; None for that of their weights."""
+    low = args.precision == "bf16" or (args.precision == "auto" and has_bfloat16(device))
+    return torch.bfloat16 if low else None
+
+
+def build_occupancy(args: argparse.Namespace, scene: Scene, device: torch.device) -> Occupancy | None:
+    """The grid of skip_empty, in which nothing is known to be empty yet."""
+    if not args.skip_empty:
+        return None
+    return Occupancy(torch.as_tensor(bounds_of(scene), dtype=torch.float32).to(device), matmul_dtype(args, device))
+
+
+def build_query(args: argparse.Namespace, device: torch.device, occupancy: Occupancy | None = None) -> Query:
     """How networks are evaluated: everywhere (exact_dense), or only where it has an effect."""
     if args.exact_dense:
         return DenseQuery(args.netchunk)
     block = min(args.netchunk, CPU_BLOCK) if device.type == "cpu" else args.netchunk
-    low = args.precision == "bf16" or (args.precision == "auto" and has_bfloat16(device))
-    return SparseQuery(block, torch.bfloat16 if low else None)
+    return SparseQuery(block, matmul_dtype(args, device), occupancy)
 
 
 def has_unseen(args: argparse.Namespace) -> bool:

@@ -49,7 +49,8 @@ def latest(folder: Path) -> Path | None:
     return next((path for _, path in reversed(saved(folder))), None)
 
 
-def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_states: dict, sampler: dict) -> Path:
+def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_states: dict, sampler: dict,
+         occupancy: dict | None = None) -> Path:
     """Write a checkpoint so that a crash at any moment leaves either all of it or none.
 
     networks: the coarse and the fine network (or None), with `coarse` and `fine` attributes.
@@ -65,6 +66,8 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
     }
     if networks.fine is not None:
         content["network_fine_state_dict"] = networks.fine.state_dict()
+    if occupancy is not None:
+        content["occupancy"] = occupancy
     with atomic_file(path_of(folder, step)) as file:
         torch.save(content, file)
     return path_of(folder, step)

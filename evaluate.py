@@ -179,7 +179,7 @@ def evaluate_run(
 
     kind: testset, renderonly_test or renderonly_train. Returns the record.
     """
-    renderer = make_renderer(args, networks, next(networks.coarse.parameters()).device)
+    renderer = make_renderer(args, networks, scene)
     folder = make_folder(picture_folder(args, kind, step))
     options = {name: value for name, value in vars(args).items() if name not in EVALUATION_OPTIONS}
     record = evaluate_views(renderer, scene, views, folder, {"step": step, "kind": kind, "options": options})
@@ -198,7 +198,7 @@ def picture_folder(args: argparse.Namespace, kind: str, step: int) -> Path:
 def render_run_path(args: argparse.Namespace, networks: Networks, scene: Scene, step: int, kind: str) -> None:
     """The video of a run's path in basedir/expname/KIND_STEP."""
     folder = make_folder(picture_folder(args, kind, step))
-    render_path(make_renderer(args, networks, next(networks.coarse.parameters()).device), scene, folder)
+    render_path(make_renderer(args, networks, scene), scene, folder)
 
 
 # Options that say how a run is looked at, not what it is.

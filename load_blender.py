@@ -24,6 +24,7 @@ from scene import (
 )
 
 NEAR, FAR = 2.0, 6.0
+BOUNDS = np.array([[-1.5] * 3, [1.5] * 3])  # of the objects of NeRF synthetic
 SPLITS = ("train", "val", "test")
 
 
@@ -91,6 +92,7 @@ def load_blender(
         test=test,
         unseen=unseen_pool(len(names), train, test, unseen_poses),
         image=read_image,
+        bounds=BOUNDS,
         depth=true_depth if any(depth_scales) else None,
         path=circle(),
         notes=opaque_note(paths[train[0]], first, white_bkgd),

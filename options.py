@@ -129,6 +129,7 @@ def add_own_options(group) -> None:
     add_flag(group, "exact_dense", "evaluate the networks at every sample, also where it changes nothing (reference)")
     group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
                        help="of the networks' matrix products; auto: bf16 where the hardware has it")
+    add_flag(group, "skip_empty", "do not evaluate the networks where a grid of their density says that space is empty")
     group.add_argument("--density_bias", type=bounded(float), default=0.0,
                        help="added to the initial networks' raw density; 0.2 makes every seed start with density")
     group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
@@ -291,8 +292,9 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--entropy_acc_threshold: found {args.entropy_acc_threshold}, expected a finite number")
     if args.entropy_type == "1-p" and args.entropy_log_scaling:
         raise InputError("--entropy_log_scaling: not with --entropy_type 1-p, whose mean is negative")
-    if args.exact_dense and args.precision != "fp32":
-        raise InputError(f"--precision {args.precision}: not with --exact_dense, which is the float32 reference")
+    if args.exact_dense and (args.skip_empty or args.precision != "fp32"):
+        name = "skip_empty" if args.skip_empty else f"precision {args.precision}"
+        raise InputError(f"--{name}: not with --exact_dense, which evaluates everything in float32")
     if args.dataset_type == "llff":
         raise InputError("--dataset_type llff: not supported yet, expected blender or dtu")
     if args.no_reload and (args.render_only or args.eval_only):

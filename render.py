@@ -49,12 +49,16 @@ class Renderer:
         return max(scene.height // self.factor, 1), max(scene.width // self.factor, 1)
 
 
-def make_renderer(args: argparse.Namespace, networks: Networks, device: torch.device) -> Renderer:
+def make_renderer(args: argparse.Namespace, networks: Networks, scene: Scene) -> Renderer:
+    device = next(networks.coarse.parameters()).device
+    occupancy = build.build_occupancy(args, scene, device)
+    if occupancy:
+        occupancy.fill(networks)
     return Renderer(
         networks=networks,
         sampling=build.build_sampling(args),
         chunk=args.chunk,
-        query=build.build_query(args, device),
+        query=build.build_query(args, device, occupancy),
         pixel_center=args.pixel_center,
         device=device,
         factor=max(args.render_factor, 1),
@@ -64,7 +68,7 @@ def make_renderer(args: argparse.Namespace, networks: Networks, device: torch.de
 def thumbnails(args: argparse.Namespace, networks: Networks, scene: Scene, view: int) -> dict[str, np.ndarray]:
     """A view in at most THUMBNAIL pixels across, h w 3 uint8: rgb, depth and acc."""
     factor = -(-max(scene.height, scene.width) // THUMBNAIL)
-    renderer = replace(make_renderer(args, networks, next(networks.coarse.parameters()).device), factor=factor)
+    renderer = replace(make_renderer(args, networks, scene), factor=factor)
     image = renderer.view(scene, view)
     acc = eight_bit(image.acc)[..., None].repeat(3, axis=-1)
     return {"rgb": eight_bit(image.rgb), "depth": depth_colours(unit_depth(image, scene)), "acc": acc}

@@ -22,6 +22,7 @@ from interrupt import Interrupt, Stopped
 from logs import Log, say, start_wandb
 from loss import Regularizer, loss_terms, needed_groups, total_loss
 from metrics import psnr_of_mse
+from occupancy import Occupancy
 from options import as_config, parse_options
 from rays import SEEN, UNSEEN, RaySampler
 from render import thumbnails
@@ -47,6 +48,7 @@ class Trainer:
     query: Query
     lrate: float
     lrate_decay: float
+    occupancy: Occupancy | None = None
     step: int = 0
 
     def train_step(self) -> tuple[dict, dict]:
@@ -59,6 +61,8 @@ class Trainer:
         )
         terms = loss_terms(renderings, batch.target, self.regularizers, number)
         self.update(terms)
+        if self.occupancy:
+            self.occupancy.update(self.step, self.networks, self.generators.samples)
         return {name: (weight, value.detach()) for name, (weight, value) in terms.items()}, renderings
 
     def update(self, terms: dict) -> None:
@@ -84,6 +88,7 @@ def learning_rate(lrate: float, lrate_decay: float, step: int) -> float:
 def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -> Trainer:
     generators = build.build_generators(args.seed, device)
     networks = build.build_networks(args, device, generators.weights)
+    occupancy = build.build_occupancy(args, scene, device)
     return Trainer(
         networks=networks,
         optimizer=torch.optim.Adam(networks.parameters(), lr=args.lrate, betas=(0.9, 0.999)),
@@ -92,9 +97,10 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         sampling=build.build_sampling(args),
         generators=generators,
         chunk=args.chunk,
-        query=build.build_query(args, device),
+        query=build.build_query(args, device, occupancy),
         lrate=args.lrate,
         lrate_decay=args.lrate_decay,
+        occupancy=occupancy,
     )
 
 
@@ -110,6 +116,8 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namesp
     try:
         trainer.sampler.load_state_dict(found.content["sampler"])
         same_device = trainer.generators.load_state_dict(found.content["random_states"])
+        if trainer.occupancy and "occupancy" in found.content:
+            trainer.occupancy.load_state_dict(found.content["occupancy"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{found.path}: its generator state cannot be used ({error})") from error
     if not same_device:
@@ -172,6 +180,7 @@ def save(trainer: Trainer, args: argparse.Namespace) -> Path:
         options=vars(args),
         random_states=trainer.generators.state_dict(),
         sampler=trainer.sampler.state_dict(),
+        occupancy=trainer.occupancy.state_dict() if trainer.occupancy else None,
     )
 
 

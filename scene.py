@@ -36,6 +36,7 @@ class Scene:
     test: tuple[int, ...]
     unseen: tuple[int, ...]  # the unseen pool: views whose poses, never pixels, regularise
     image: Callable[[int], np.ndarray]  # decodes a view: h w 3 float32 in 0..1, background applied
+    bounds: np.ndarray | None = None  # 2 3: the corners of a box around what there is to see, where it is known
     mask: Callable[[int], np.ndarray] | None = None  # decodes a view's mask: h w bool, True on the object
     depth: Callable[[int], np.ndarray | None] | None = None  # decodes a view's z-depth: h w float32, 0 = no surface
     path: np.ndarray | None = None  # n 3 4, the poses of its video
@@ -55,6 +56,21 @@ class Scene:
             raise InputError(f"scene {self.name}: the pose of view {view} is not finite")
         if not 0 <= self.near < self.far:
             raise InputError(f"scene {self.name}: near {self.near}, far {self.far}: expected 0 <= near < far")
+
+
+def bounds_of(scene: Scene) -> np.ndarray:
+    """2 3: the scene's bounds; where it has none, the box around all that its training cameras see from near to far."""
+    if scene.bounds is not None:
+        return scene.bounds
+    views = list(scene.train)
+    fx, fy, cx, cy = scene.intrinsics[views].T
+    corners = [
+        np.stack([(col - cx) / fx * z, -(row - cy) / fy * z, -z + 0 * fx], axis=-1)
+        for col in (0, scene.width) for row in (0, scene.height) for z in (scene.near, scene.far)
+    ]  # 8 of v 3, in the cameras' own axes
+    rotations, origins = scene.poses[views][:, :, :3], scene.poses[views][:, :, 3]
+    points = np.concatenate([np.einsum("vij,vj->vi", rotations, corner) + origins for corner in corners])
+    return np.stack([points.min(0), points.max(0)])
 
 
 def choose_views(n_views: int, train_scene: list[int] | None, fewshot: int, fewshot_seed: int) -> tuple[int, ...]:

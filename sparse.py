@@ -8,7 +8,7 @@ What is saved, and why nothing changes:
   ReLU), masked rays, and the coarse pass of unseen rays, which has no part in any loss.
 - Both passes work in blocks of points, so memory grows with the block, not with the number of rays.
 
-Axes: n = r*s points, flat.
+Axes: r rays, s samples along a ray; n points, flat.
 """
 
 from contextlib import nullcontext
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from occupancy import Occupancy
 from rays import Rays
 from run_nerf_helpers import NeRF
 
@@ -27,37 +28,50 @@ class SparseQuery:
 
     Where a sample's weight is exactly 0, its raw colour is left at 0.
     dtype: of the networks' matrix products (autocast); None for the networks' own.
+    occupancy: says where there may be density; elsewhere the raw density is -inf. None: anywhere.
     """
 
     block: int
     dtype: torch.dtype | None = None
+    occupancy: Occupancy | None = None
 
     def __call__(self, network: NeRF, rays: Rays, z: Tensor, noise: Tensor | None = None, colour: bool = True):
         points = (rays.origins[:, None] + rays.directions[:, None] * z[..., None]).flatten(0, 1)
-        samples = Samples(network, points, network.encoded_views(rays.viewdirs) if colour else None, z.shape, noise)
-        return Evaluate.apply(self, samples, *network.parameters())
+        noise = None if noise is None else noise.flatten()
+        views = network.encoded_views(rays.viewdirs) if colour else None
+        if self.occupancy is None:
+            index = torch.arange(len(points), device=z.device)
+        else:
+            index = numbers_of(self.occupancy.occupied(points))
+            points, noise = points[index], None if noise is None else noise[index]
+        samples = Samples(network, points, index // z.shape[1], views, noise)
+        rgb, density = Evaluate.apply(self, samples, *network.parameters())
+        if self.occupancy is not None:
+            density = density.new_full(z.shape, -torch.inf).flatten().index_copy(0, index, density)
+            rgb = None if rgb is None else rgb.new_zeros(z.numel(), 3).index_copy(0, index, rgb)
+        return None if rgb is None else rgb.unflatten(0, z.shape), density.unflatten(0, z.shape)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a network is asked: points n 3; encoded viewing directions r v, None where no colour is wanted;
-    shape (r, s); noise on the density r s."""
+    """What a network is asked: points n 3; the number of each point's ray, n; the rays' encoded viewing directions
+    r v, None where no colour is wanted; noise on the density, n."""
 
     network: NeRF
     points: Tensor
+    ray: Tensor
     views: Tensor | None
-    shape: torch.Size
     noise: Tensor | None
 
     def raw(self, index: Tensor) -> tuple[Tensor | None, Tensor]:
         """Raw colour (m 3) and density (m) of the points numbered `index` (m)."""
         h = self.network.features(self.points[index])
-        colour = None if self.views is None else self.network.colour(h, self.views[index // self.shape[1]])
+        colour = None if self.views is None else self.network.colour(h, self.views[self.ray[index]])
         return colour, self.network.density(h)
 
 
 class Evaluate(torch.autograd.Function):
-    """Samples -> raw colour r s 3 and density r s, differentiable by the network's parameters."""
+    """Samples -> raw colour n 3 and density n, differentiable by the network's parameters."""
 
     @staticmethod
     def forward(ctx, query: SparseQuery, samples: Samples, *parameters: Tensor):
@@ -86,18 +100,17 @@ def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tenso
     points, network, views = samples.points, samples.network, samples.views
     density = points.new_empty(len(points))
     rgb = None if views is None else points.new_zeros(len(points), 3)
-    noise = None if samples.noise is None else samples.noise.flatten()
     with precision(query, points.device):
         for start in range(0, len(points), query.block):
             block = slice(start, start + query.block)
             h = network.features(points[block])
             density[block] = network.density(h)
             if rgb is not None:
-                noisy = density[block] if noise is None else density[block] + noise[block]
+                noisy = density[block] if samples.noise is None else density[block] + samples.noise[block]
                 rows = numbers_of(noisy > 0)
-                colour = network.colour(h[rows], views[(start + rows) // samples.shape[1]])
+                colour = network.colour(h[rows], views[samples.ray[block][rows]])
                 rgb[start + rows] = colour.to(rgb.dtype)
-    return None if rgb is None else rgb.unflatten(0, samples.shape), density.unflatten(0, samples.shape)
+    return rgb, density
 
 
 def numbers_of(mask: Tensor) -> Tensor:
@@ -112,7 +125,7 @@ def gradients_of(
 
     None for parameters that the outputs do not depend on; 0 where no point is left."""
     total = [None] * len(parameters)
-    raw_gradients = [None if d is None else d.flatten(0, 1) for d in (d_rgb, d_density)]
+    raw_gradients = (d_rgb, d_density)
     matters = [d.reshape(len(d), -1).ne(0).any(-1) for d in raw_gradients if d is not None]
     if not matters:
         return total

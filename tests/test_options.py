@@ -32,7 +32,8 @@ RELEASED = {
     "i_wandb": 100, "wandb_group": None, "debug": False, "N_iters": 200000, "alpha_model_path": None,
     "no_coarse": False, "train_scene": None, "test_scene": None, "expname": None, "datadir": None, "maskdir": None,
 }  # fmt: skip
-OURS = {"seed": 0, "device": "auto", "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared"}
+OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "fp32", "skip_empty": False,
+        "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared"}
 
 
 def defaults():

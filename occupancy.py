@@ -1,0 +1,93 @@
+"""Empty-space skipping: a grid over the scene's bounds that says where there may be density.
+
+Training keeps the grid up to date from both networks' own densities at random points; a picture is rendered with a
+grid made anew from the networks. Outside the bounds, and in cells known to be empty, density counts as 0 and the
+networks are not asked. This changes the result a little; docs/performance.md says how much.
+After the occupancy grids of Instant NGP (Mueller et al., SIGGRAPH 2022) and NerfAcc (Li et al., ICCV 2023).
+
+Axes: n points; cells are flat, CELLS**3 of them.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CELLS = 64  # a side
+EMPTY = 0.1  # a cell is empty below this density, per unit of length
+WARM_UP = 500  # steps before a cell counts as empty: what is cut off before there is a shape never grows
+EVERY = 16  # steps between two updates
+POINTS = 2**14  # of an update: half of them anywhere, half in cells that are not empty
+DECAY = 0.7  # of a cell's value at each visit
+BLOCK = 2**14  # points at a time
+
+
+class Occupancy:
+    """bounds: 2 3, the least and the greatest corner of a box around the scene.
+
+    `density`: per cell, the greatest density seen there, decaying; infinite where nobody has looked yet.
+    """
+
+    def __init__(self, bounds: Tensor, dtype: torch.dtype | None = None):
+        self.lower, self.size = bounds[0], bounds[1] - bounds[0]
+        self.density = torch.full((CELLS**3,), torch.inf, device=bounds.device)
+        self.dtype, self.in_use = dtype, False
+
+    def occupied(self, points: Tensor) -> Tensor:
+        """n 3 -> n bool: whether there may be density. The bounds count from the start, the cells once in use."""
+        unit = (points - self.lower) / self.size
+        inside = ((unit >= 0) & (unit < 1)).all(-1)
+        if not self.in_use:
+            return inside
+        x, y, z = (unit * CELLS).long().clamp_(0, CELLS - 1).unbind(-1)
+        return inside & (self.density > EMPTY)[(x * CELLS + y) * CELLS + z]
+
+    def update(self, step: int, networks, generator: torch.Generator) -> None:
+        """After training step number `step`."""
+        if step % EVERY:
+            return
+        self.in_use = step >= WARM_UP
+        device = self.density.device
+        anywhere = torch.randint(CELLS**3, (POINTS // 2,), generator=generator, device=device)
+        full = (self.density > EMPTY).nonzero()[:, 0]
+        if len(full):
+            chosen = torch.randint(len(full), (POINTS // 2,), generator=generator, device=device)
+            anywhere = torch.cat([anywhere, full[chosen]])
+        self.visit(anywhere, networks, generator)
+
+    def visit(self, cells: Tensor, networks, generator: torch.Generator | None) -> None:
+        """Look at one point of each of `cells`, at random with a generator, else at their centres."""
+        found = self.look(cells, networks, generator)
+        old = self.density[cells]
+        decayed = torch.where(old.isinf(), 0, old * DECAY)
+        seen = torch.zeros_like(self.density).scatter_reduce_(0, cells, torch.maximum(found, decayed), "amax")
+        self.density[cells] = seen[cells]  # a cell may be visited twice
+
+    @torch.no_grad()
+    def look(self, cells: Tensor, networks, generator: torch.Generator | None) -> Tensor:
+        """The greater of both networks' densities at a point of each cell, n."""
+        corners = torch.stack([cells // CELLS**2, cells // CELLS % CELLS, cells % CELLS], dim=-1)
+        shift = 0.5
+        if generator is not None:
+            shift = torch.rand(corners.shape, generator=generator, device=cells.device)
+        points = self.lower + (corners + shift) / CELLS * self.size
+        found = torch.zeros(len(cells), device=cells.device)
+        with torch.autocast(cells.device.type, self.dtype, enabled=self.dtype is not None):
+            for network in networks:
+                if network is not None:
+                    for part, result in zip(points.split(BLOCK), found.split(BLOCK), strict=True):
+                        torch.maximum(result, network.density(network.features(part)).float(), out=result)
+        return found
+
+    def fill(self, networks) -> None:
+        """Make the grid anew from the networks alone, to render: cells next to density count as occupied too."""
+        cells = torch.arange(CELLS**3, device=self.density.device)
+        found = self.look(cells, networks, None).view(1, 1, CELLS, CELLS, CELLS)
+        self.density = functional.max_pool3d(found, 3, stride=1, padding=1).flatten()
+        self.in_use = True
+
+    def state_dict(self) -> dict:
+        return {"density": self.density, "in_use": self.in_use}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.density.copy_(state["density"])
+        self.in_use = state["in_use"]

@@ -1,0 +1,82 @@
+"""Rendering a test view, dense against sparse: `python benchmarks/render.py LOGDIR [--every 10]`.
+
+Renders every n-th row of the first test view of a trained run with every variant in turn, several times over, and
+compares the pictures with the dense one. Times are given for the whole view. Take a run that was trained without
+skip_empty: one trained with it has never learnt what lies in the space that it skips.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+import build  # noqa: E402
+import checkpoint  # noqa: E402
+from evaluate import run_options  # noqa: E402
+from metrics import mse, psnr_of_mse  # noqa: E402
+from rays import Rays, cameras_of, image_rays  # noqa: E402
+from render import make_renderer  # noqa: E402
+from run_nerf_helpers import render_image  # noqa: E402
+
+DENSE = ["--exact_dense", "--precision", "fp32", "--skip_empty", "False"]
+VARIANTS = {
+    "dense (reference)": DENSE,
+    "sparse": ["--precision", "fp32", "--skip_empty", "False"],
+    "sparse, bf16": ["--precision", "bf16", "--skip_empty", "False"],
+    "sparse, skip_empty": ["--precision", "fp32", "--skip_empty"],
+    "sparse, bf16, skip_empty": ["--precision", "bf16", "--skip_empty"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("logdir", type=Path, help="folder of a trained run")
+    parser.add_argument("--every", type=int, default=10, help="render every n-th row")
+    parser.add_argument("--repeats", type=int, default=3, help="times that each variant renders")
+    parser.add_argument("--datadir", help="where the scene lies now")
+    given = parser.parse_args()
+    extra = ["--datadir", given.datadir] if given.datadir else []
+    args = run_options(given.logdir, extra)
+    device, scene = build.build_device(args.device), build.build_scene(args)
+    networks = build.build_networks(args, device, torch.Generator())
+    checkpoint.load_networks(build.find_checkpoint(args), networks)
+    view = image_rays(cameras_of(scene, scene.test[:1], args.pixel_center, device), scene.height, scene.width)
+    rows = torch.arange(given.every // 2, scene.height, given.every, device=device)
+    chosen = (rows[:, None] * scene.width + torch.arange(scene.width, device=device)).flatten()
+    rays = Rays(view.origins[chosen], view.directions[chosen], view.near, view.far)
+
+    renderers, preparing = {}, {}
+    for name, options in VARIANTS.items():
+        start = time.perf_counter()
+        renderers[name] = make_renderer(run_options(given.logdir, [*extra, *options]), networks, scene)
+        preparing[name] = time.perf_counter() - start
+    seconds, images = {name: [] for name in VARIANTS}, {}
+    for _ in range(given.repeats):
+        for name, one in renderers.items():
+            start = time.perf_counter()
+            image = render_image(networks, rays, len(rows), scene.width, one.sampling, one.chunk, one.query)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - start)
+            images[name] = image.rgb.cpu().numpy()
+    share = len(rays) / len(view)
+    print(f"{given.logdir}, {scene.view_names[scene.test[0]]}, {scene.width} x {scene.height} from {share:.1%} of its "
+          f"rays; {torch.get_num_threads()} threads")
+    print(f"{'':26}{'rays/s':>10}{'s/view':>10}{'ratio':>8}{'PSNR to dense':>15}{'grid, s':>9}")
+    reference = statistics.median(seconds["dense (reference)"])
+    for name, times in seconds.items():
+        median, error = statistics.median(times), mse(images[name], images["dense (reference)"])
+        likeness = "the same" if error == 0 else f"{psnr_of_mse(error):.1f} dB"
+        grid = f"{preparing[name]:.1f}" if "skip" in name else "-"
+        ratio = reference / median
+        print(f"{name:26}{len(rays) / median:10.0f}{median / share:10.1f}{ratio:7.1f}x{likeness:>15}{grid:>9}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""One training step, dense against sparse: `python benchmarks/step.py [--checkpoint FILE] [--OPTION VALUE ...]`.
+
+Every variant runs in a process of its own; their steps are interleaved, so that whatever else the machine does falls
+on all of them alike. Weights and draws are the same everywhere and are never updated. Other options are those of
+run_nerf.py, e.g. `--config configs/infonerf/synthetic/lego.txt --datadir FOLDER --N_rand 128 --N_entropy 128`.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+import build  # noqa: E402
+import checkpoint  # noqa: E402
+from occupancy import EVERY  # noqa: E402
+from options import parse_options  # noqa: E402
+from run_nerf import Trainer, make_trainer  # noqa: E402
+
+KEEP = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+VARIANTS = {  # name: options, environment
+    "dense (reference)": (["--exact_dense"], {}),
+    "dense, memory kept": (["--exact_dense"], KEEP),
+    "sparse": ([], {}),
+    "sparse, bf16": (["--precision", "bf16"], {}),
+    "sparse, skip_empty": (["--skip_empty"], {}),
+    "sparse, bf16, skip_empty": (["--precision", "bf16", "--skip_empty"], {}),
+}
+GRID_UPDATES = 200  # of an occupancy grid that has known these networks for long
+
+
+def prepare(options: list[str], path: str | None) -> Trainer:
+    """A trainer past its cropped steps, with a checkpoint's weights where there is one, that learns nothing."""
+    args, _ = parse_options([*options, "--precrop_iters", "0"])
+    trainer = make_trainer(args, build.build_scene(args), build.build_device(args.device))
+    if path:
+        checkpoint.load_networks(checkpoint.read(path), trainer.networks)
+    trainer.optimizer = torch.optim.Adam(trainer.networks.parameters(), lr=0.0)
+    trainer.lrate = 0.0
+    if trainer.occupancy:
+        for update in range(GRID_UPDATES) if path else ():  # at initial weights a grid is not in use yet
+            trainer.occupancy.update(EVERY * update, trainer.networks, trainer.generators.samples)
+    return trainer
+
+
+def peak_memory(device: torch.device) -> float:
+    """GB: of the GPU, or the process's greatest resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
+
+
+def child(options: list[str], path: str | None) -> None:
+    """Say the baseline memory, then do a step for every line that comes in."""
+    trainer = prepare(options, path)
+    device = next(trainer.networks.coarse.parameters()).device
+    print(peak_memory(device), flush=True)
+    for line in sys.stdin:
+        trainer.step = 1  # every step draws with the same schedule
+        start = time.perf_counter()
+        if line.strip() == "flops":
+            with FlopCounterMode(display=False) as counter:
+                trainer.train_step()
+            print(counter.get_total_flops() / 1e9, flush=True)
+            continue
+        trainer.train_step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        print(time.perf_counter() - start, peak_memory(device), flush=True)
+
+
+class Child:
+    """A variant's process."""
+
+    def __init__(self, options: list[str], path: str | None, environment: dict[str, str]):
+        command = [sys.executable, __file__, "--child", *(["--checkpoint", path] if path else []), *options]
+        self.process = subprocess.Popen(
+            command, env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        self.baseline = float(self.process.stdout.readline())
+        self.seconds, self.peak = [], 0.0
+
+    def ask(self, word: str) -> list[float]:
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return [float(number) for number in self.process.stdout.readline().split()]
+
+    def step(self) -> None:
+        seconds, self.peak = self.ask("step")
+        self.seconds.append(seconds)
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """GFLOP/s of a layer of the released network: 16384 points, 256 channels."""
+    device = build.build_device("auto")
+    a, b = torch.rand(16384, 256, device=device).to(dtype), torch.rand(256, 256, device=device).to(dtype)
+    seconds = []
+    for _ in range(30):
+        start = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * 16384 * 256 * 256 / min(seconds) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", help="weights to measure at; without it, initial weights")
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each variant; the first is not counted")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    given, options = parser.parse_known_args()
+    options = options or ["--config", "configs/infonerf/sample.txt"]
+    if given.child:
+        child(options, given.checkpoint)
+        return
+    path = given.checkpoint and str(Path(given.checkpoint).resolve())
+    children = {name: Child(options + extra, path, env) for name, (extra, env) in VARIANTS.items()}
+    for _ in range(given.repeats + 1):
+        for one in children.values():
+            one.step()
+    rates = {dtype: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    print(" ".join(options))
+    print(f"weights: {given.checkpoint or 'initial'}; {torch.get_num_threads()} threads; matrix products of "
+          f"{rates[torch.float32]:.0f} GFLOP/s (float32), {rates[torch.bfloat16]:.0f} GFLOP/s (bfloat16)")
+    reference = statistics.median(children["dense (reference)"].seconds[1:])
+    print(f"{'':26}{'s/step':>8}{'ratio':>8}{'GFLOP':>8}{'GFLOP/s':>9}{'of peak':>9}{'peak GB':>9}")
+    for name, one in children.items():
+        seconds, (flops,) = statistics.median(one.seconds[1:]), one.ask("flops")
+        peak = rates[torch.bfloat16 if "bf16" in name else torch.float32]
+        print(f"{name:26}{seconds:8.3f}{reference / seconds:7.1f}x{flops:8.0f}{flops / seconds:9.0f}"
+              f"{flops / seconds / peak:9.0%}{one.peak - one.baseline:9.2f}", flush=True)
+        one.process.stdin.close()
+
+
+if __name__ == "__main__":
+    main()

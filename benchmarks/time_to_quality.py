@@ -1,0 +1,128 @@
+"""Wall-clock against quality: `python benchmarks/time_to_quality.py --run NAME "OPTIONS" ... --output FILE`.
+
+Trains each run, one after the other, each in a process of its own, until its time is up, and measures the PSNR of the
+same random rays of the test views as it goes. The clock starts with the process, so that start-up counts; measuring
+does not count. Writes FILE.json and, where matplotlib is installed, FILE.png. For example:
+
+    python benchmarks/time_to_quality.py --minutes 3 --output quality \\
+        --run dense "--config configs/infonerf/sample.txt --exact_dense" \\
+        --run sparse "--config configs/infonerf/sample.txt"
+"""
+
+import argparse
+import json
+import math
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+RAYS, GROWTH = 4000, 1.15  # test rays measured; each measurement is this much later than the last
+
+
+def child(started: float, minutes: float, options: list[str]) -> None:
+    """Train, and print a line of JSON for each measurement."""
+    import torch
+
+    import build
+    from metrics import psnr_of_mse
+    from options import parse_options
+    from rays import cameras_of, image_rays
+    from render import make_renderer
+    from run_nerf import make_trainer
+    from run_nerf_helpers import render_rays
+
+    args, _ = parse_options([*options, "--expname", "benchmark"])
+    device, scene = build.build_device(args.device), build.build_scene(args)
+    trainer = make_trainer(args, scene, device)
+    draws, parts = torch.Generator().manual_seed(0), []
+    for view in scene.test:
+        rays = image_rays(cameras_of(scene, [view], args.pixel_center, device), scene.height, scene.width)
+        chosen = torch.randint(len(rays), (RAYS // len(scene.test),), generator=draws)
+        truth = torch.from_numpy(scene.image(view)).flatten(0, 1)[chosen].to(device)
+        chosen = chosen.to(device)
+        parts.append((replace(rays, origins=rays.origins[chosen], directions=rays.directions[chosen]), truth))
+
+    def psnr() -> float:
+        """The mean over the views, as in a paper's table."""
+        renderer = make_renderer(args, trainer.networks, scene)
+        with torch.no_grad():
+            errors = [(render_rays(trainer.networks, rays, renderer.sampling, None, renderer.query).fine.rgb - truth)
+                      .square().mean() for rays, truth in parts]  # fmt: skip
+        return sum(psnr_of_mse(float(error)) for error in errors) / len(errors)
+
+    due, aside = 10.0, 0.0  # aside: the seconds spent on measuring
+    while (clock := time.time() - started - aside) < 60 * minutes:
+        if clock >= due:
+            begun = time.time()
+            print(json.dumps({"seconds": round(clock, 2), "step": trainer.step, "psnr": round(psnr(), 3)}), flush=True)
+            aside += time.time() - begun
+            due = max(due * GROWTH, clock)
+        trainer.train_step()
+    print(json.dumps({"seconds": round(clock, 2), "step": trainer.step, "psnr": round(psnr(), 3)}), flush=True)
+
+
+def measure(name: str, options: str, minutes: float) -> list[dict]:
+    """One run's measurements, shown as they come."""
+    command = [sys.executable, __file__, "--child", str(time.time()), str(minutes), *shlex.split(options)]
+    points = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        for line in process.stdout:
+            points.append(json.loads(line))
+            print(f"{name:16}{points[-1]['seconds']:8.1f} s  step {points[-1]['step']:6}  {points[-1]['psnr']:.2f} dB",
+                  flush=True)
+    if process.returncode:
+        sys.exit(f"time_to_quality.py: {name} failed")
+    return points
+
+
+def table(runs: dict[str, list[dict]]) -> str:
+    """Seconds until each run first reached each half decibel."""
+    values = [point["psnr"] for points in runs.values() for point in points]
+    levels = [level / 2 for level in range(math.floor(2 * min(values)) + 1, math.floor(2 * max(values)) + 1)]
+    lines = ["PSNR, dB" + "".join(f"{name:>16}" for name in runs)]
+    for level in levels:
+        reached = [[point["seconds"] for point in points if point["psnr"] >= level] for points in runs.values()]
+        lines.append(f"{level:8.1f}" + "".join(f"{f'{times[0]:.0f} s' if times else '-':>16}" for times in reached))
+    return "\n".join(lines)
+
+
+def plot(runs: dict[str, list[dict]], path: Path) -> None:
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        print("no matplotlib, hence no plot")
+        return
+    for name, points in runs.items():
+        pyplot.plot([point["seconds"] for point in points], [point["psnr"] for point in points], label=name)
+    pyplot.xscale("log")
+    pyplot.xlabel("seconds, start-up included")
+    pyplot.ylabel("PSNR of test rays, dB")
+    pyplot.legend()
+    pyplot.grid(alpha=0.3)
+    pyplot.savefig(path, dpi=120)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "OPTIONS"))
+    parser.add_argument("--minutes", type=float, default=5, help="of each run")
+    parser.add_argument("--output", type=Path, default=Path("time_to_quality"), help="files to write, without suffix")
+    given = parser.parse_args()
+    runs = {name: measure(name, options, given.minutes) for name, options in given.run}
+    content = {"options": dict(given.run), "points": runs}
+    given.output.with_suffix(".json").write_text(json.dumps(content, indent=1))
+    plot(runs, given.output.with_suffix(".png"))
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()

@@ -297,8 +297,8 @@ def end(run: Run, stopping: bool) -> None:
 
 
 def newest_psnr(job: Job) -> float | None:
-    """The mean of the newest evaluation, None where there is none that can be read. An evaluation
-    later than the newest checkpoint is one of a run that was started over."""
+    """The mean of the newest evaluation, None where there is none that can be read, or it was stopped half-way.
+    An evaluation later than the newest checkpoint is one of a run that was started over."""
     steps = {}
     for folder in job.folder.glob("testset_*"):
         match = re.fullmatch(r"testset_([0-9]+)", folder.name)
@@ -308,8 +308,8 @@ def newest_psnr(job: Job) -> float | None:
         return None
     try:
         record = json.loads((steps[max(steps)] / "metrics.json").read_text(encoding="utf-8"))
-        psnr = float(record["mean"]["psnr"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        psnr = float("nan" if record.get("views_missing") else record["mean"]["psnr"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return psnr if math.isfinite(psnr) else None
 

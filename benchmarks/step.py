@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 import build  # noqa: E402
 import checkpoint  # noqa: E402
@@ -66,12 +67,12 @@ def child(options: list[str], path: str | None) -> None:
     print(peak_memory(device), flush=True)
     for line in sys.stdin:
         trainer.step = 1  # every step draws with the same schedule
-        start = time.perf_counter()
         if line.strip() == "flops":
             with FlopCounterMode(display=False) as counter:
                 trainer.train_step()
             print(counter.get_total_flops() / 1e9, flush=True)
             continue
+        start = time.perf_counter()
         trainer.train_step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -87,7 +88,7 @@ class Child:
             command, env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         self.baseline = float(self.process.stdout.readline())
-        self.seconds, self.peak = [], 0.0
+        self.seconds, self.peak, (self.gflop,) = [], 0.0, self.ask("flops")  # a first step, to warm up
 
     def ask(self, word: str) -> list[float]:
         self.process.stdin.write(word + "\n")
@@ -116,7 +117,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="weights to measure at; without it, initial weights")
-    parser.add_argument("--repeats", type=int, default=5, help="steps of each variant; the first is not counted")
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each variant")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given, options = parser.parse_known_args()
     options = options or ["--config", "configs/infonerf/sample.txt"]
@@ -124,18 +125,18 @@ def main() -> None:
         child(options, given.checkpoint)
         return
     path = given.checkpoint and str(Path(given.checkpoint).resolve())
-    children = {name: Child(options + extra, path, env) for name, (extra, env) in VARIANTS.items()}
-    for _ in range(given.repeats + 1):
+    children = {name: Child(options + extra, path, environment) for name, (extra, environment) in VARIANTS.items()}
+    for _ in tqdm(range(given.repeats), desc="every variant a step"):
         for one in children.values():
             one.step()
     rates = {dtype: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
     print(" ".join(options))
     print(f"weights: {given.checkpoint or 'initial'}; {torch.get_num_threads()} threads; matrix products of "
           f"{rates[torch.float32]:.0f} GFLOP/s (float32), {rates[torch.bfloat16]:.0f} GFLOP/s (bfloat16)")
-    reference = statistics.median(children["dense (reference)"].seconds[1:])
+    reference = statistics.median(children["dense (reference)"].seconds)
     print(f"{'':26}{'s/step':>8}{'ratio':>8}{'GFLOP':>8}{'GFLOP/s':>9}{'of peak':>9}{'peak GB':>9}")
     for name, one in children.items():
-        seconds, (flops,) = statistics.median(one.seconds[1:]), one.ask("flops")
+        seconds, flops = statistics.median(one.seconds), one.gflop
         peak = rates[torch.bfloat16 if "bf16" in name else torch.float32]
         print(f"{name:26}{seconds:8.3f}{reference / seconds:7.1f}x{flops:8.0f}{flops / seconds:9.0f}"
               f"{flops / seconds / peak:9.0%}{one.peak - one.baseline:9.2f}", flush=True)

@@ -170,6 +170,8 @@ def test_finished_runs_are_skipped_and_the_others_go_on(tmp_path, capsys, fake):
     ({20: '{"mean": {"psnr": null}}'}, "-"),
     ({20: '{"mean": {"psnr": NaN}}'}, "-"),
     ({20: '{"mean": {}}'}, "-"),
+    ({20: '{"mean": {"psnr": 25.0}, "views_missing": 0}'}, "25.00"),
+    ({20: '{"mean": {"psnr": 25.0}, "views_missing": 13}'}, "-"),
     ({20: '{"mean": []}'}, "-"),
     ({20: "[]"}, "-"),
 ], ids=str)  # fmt: skip

@@ -1,7 +1,8 @@
 """Checkpoints: {step:06d}.tar, in the layout of nerf-pytorch, DS-NeRF and the released InfoNeRF.
 
 Their four keys (`global_step`, `network_fn_state_dict`, `network_fine_state_dict`,
-`optimizer_state_dict`) stand beside ours: `version`, `options`, `random_states`, `sampler`.
+`optimizer_state_dict`) stand beside ours: `version`, `options`, `random_states`, `sampler` and,
+with skip_empty, `occupancy`.
 In our files `global_step` is the number of completed updates; theirs hold one less, so that a file
 of theirs is recognised by the missing `version`.
 """

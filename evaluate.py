@@ -182,6 +182,7 @@ def evaluate_run(
     renderer = make_renderer(args, networks, scene)
     folder = make_folder(picture_folder(args, kind, step))
     options = {name: value for name, value in vars(args).items() if name not in EVALUATION_OPTIONS}
+    options["precision"] = "bf16" if build.matmul_dtype(args, renderer.device) else "fp32"  # what auto is here
     record = evaluate_views(renderer, scene, views, folder, {"step": step, "kind": kind, "options": options})
     if record["rendered_now"]:
         append_result(Path(args.basedir) / "results.csv", args.expname, record)

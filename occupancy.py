@@ -8,6 +8,8 @@ After the occupancy grids of Instant NGP (Mueller et al., SIGGRAPH 2022) and Ner
 Axes: n points; cells are flat, CELLS**3 of them.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +21,16 @@ EVERY = 16  # steps between two updates
 POINTS = 2**14  # of an update: half of them anywhere, half in cells that are not empty
 DECAY = 0.7  # of a cell's value at each visit
 BLOCK = 2**14  # points at a time
+
+
+def numbers_of(mask: Tensor) -> Tensor:
+    """Where a mask (n) is True."""
+    return mask.nonzero()[:, 0]
+
+
+def precision(dtype: torch.dtype | None, device: torch.device):
+    """A context in which matrix products are of `dtype`; None: of their factors' own."""
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
 class Occupancy:
@@ -48,7 +60,7 @@ class Occupancy:
         self.in_use = step >= WARM_UP
         device = self.density.device
         anywhere = torch.randint(CELLS**3, (POINTS // 2,), generator=generator, device=device)
-        full = (self.density > EMPTY).nonzero()[:, 0]
+        full = numbers_of(self.density > EMPTY)
         if len(full):
             chosen = torch.randint(len(full), (POINTS // 2,), generator=generator, device=device)
             anywhere = torch.cat([anywhere, full[chosen]])
@@ -71,7 +83,7 @@ class Occupancy:
             shift = torch.rand(corners.shape, generator=generator, device=cells.device)
         points = self.lower + (corners + shift) / CELLS * self.size
         found = torch.zeros(len(cells), device=cells.device)
-        with torch.autocast(cells.device.type, self.dtype, enabled=self.dtype is not None):
+        with precision(self.dtype, cells.device):
             for network in networks:
                 if network is not None:
                     for part, result in zip(points.split(BLOCK), found.split(BLOCK), strict=True):
@@ -89,5 +101,10 @@ class Occupancy:
         return {"density": self.density, "in_use": self.in_use}
 
     def load_state_dict(self, state: dict) -> None:
-        self.density.copy_(state["density"])
-        self.in_use = state["in_use"]
+        """ValueError or AttributeError where it is none of a grid of this size."""
+        density, in_use = state.get("density"), state.get("in_use")
+        fits = isinstance(density, Tensor) and density.shape == self.density.shape and bool((density >= 0).all())
+        if not fits or not isinstance(in_use, bool):
+            raise ValueError(f"occupancy: expected {CELLS**3} densities, and whether they are in use")
+        self.density.copy_(density)
+        self.in_use = in_use

@@ -129,7 +129,8 @@ def add_own_options(group) -> None:
     add_flag(group, "exact_dense", "evaluate the networks at every sample, also where it changes nothing (reference)")
     group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
                        help="of the networks' matrix products; auto: bf16 where the hardware has it")
-    add_flag(group, "skip_empty", "do not evaluate the networks where a grid of their density says that space is empty")
+    add_flag(group, "skip_empty", "do not evaluate the networks outside the scene's bounds, nor where a grid of their "
+             "density says that space is empty")
     group.add_argument("--density_bias", type=bounded(float), default=0.0,
                        help="added to the initial networks' raw density; 0.2 makes every seed start with density")
     group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",

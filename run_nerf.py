@@ -27,7 +27,7 @@ from options import as_config, parse_options
 from rays import SEEN, UNSEEN, RaySampler
 from render import thumbnails
 from run_nerf_helpers import Networks, Query, Sampling, render_groups
-from scene import Scene
+from scene import Scene, bounds_of
 
 
 class NonFiniteLoss(Exception):
@@ -119,7 +119,7 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namesp
         if trainer.occupancy and "occupancy" in found.content:
             trainer.occupancy.load_state_dict(found.content["occupancy"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{found.path}: its generator state cannot be used ({error})") from error
+        raise InputError(f"{found.path}: its generator or occupancy state cannot be used ({error})") from error
     if not same_device:
         say(f"{found.path}: was trained on another kind of device: the jitter of samples starts from the seed")
     for change in build.changed_options(found, args):
@@ -142,6 +142,9 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
     }
     if build.has_unseen(args):
         lines["unseen"] = f"{len(scene.unseen)} poses; {unseen_note(args, scene)}"
+    if args.skip_empty:
+        low, high = (" ".join(f"{x:.3g}" for x in corner) for corner in bounds_of(scene))
+        lines["bounds"] = f"{low} to {high}; space outside is left empty (skip_empty)"
     for name, text in [*lines.items(), *(("note", note) for note in scene.notes)]:
         say(f"{name:<10}{text}")
 

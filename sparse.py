@@ -6,18 +6,18 @@ What is saved, and why nothing changes:
 - The forward pass keeps no activations. The losses, computed from all samples' raw outputs, say by which of them
   their gradient is not exactly 0; only those are evaluated again, with a graph. That leaves out empty samples (the
   ReLU), masked rays, and the coarse pass of unseen rays, which has no part in any loss.
-- Both passes work in blocks of points, so memory grows with the block, not with the number of rays.
+- Both passes work in blocks of points, so that a block's activations are all that is in memory; per sample there
+  are only its point and what the networks say of it.
 
 Axes: r rays, s samples along a ray; n points, flat.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from occupancy import Occupancy
+from occupancy import Occupancy, numbers_of, precision
 from rays import Rays
 from run_nerf_helpers import NeRF
 
@@ -26,7 +26,7 @@ from run_nerf_helpers import NeRF
 class SparseQuery:
     """Raw colour and density of samples (a Query, see run_nerf_helpers.py), `block` points at a time.
 
-    Where a sample's weight is exactly 0, its raw colour is left at 0.
+    Where a sample has no density, its raw colour is left at 0.
     dtype: of the networks' matrix products (autocast); None for the networks' own.
     occupancy: says where there may be density; elsewhere the raw density is -inf. None: anywhere.
     """
@@ -77,13 +77,14 @@ class Evaluate(torch.autograd.Function):
     def forward(ctx, query: SparseQuery, samples: Samples, *parameters: Tensor):
         ctx.set_materialize_grads(False)
         ctx.query, ctx.samples = query, samples
+        ctx.save_for_backward(*parameters)  # where they have changed since, autograd refuses
         return evaluate(samples, query)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_rgb: Tensor | None, d_density: Tensor | None):
         needed = [i for i, wanted in enumerate(ctx.needs_input_grad[2:]) if wanted]
-        parameters = list(ctx.samples.network.parameters())
+        parameters = ctx.saved_tensors
         gradients = [None] * len(parameters)
         found = gradients_of(ctx.samples, [parameters[i] for i in needed], d_rgb, d_density, ctx.query)
         for i, gradient in zip(needed, found, strict=True):
@@ -91,16 +92,12 @@ class Evaluate(torch.autograd.Function):
         return None, None, *gradients
 
 
-def precision(query: SparseQuery, device: torch.device):
-    return torch.autocast(device.type, query.dtype) if query.dtype else nullcontext()
-
-
 def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
     """Density everywhere; colour where the density with its noise is above 0."""
     points, network, views = samples.points, samples.network, samples.views
     density = points.new_empty(len(points))
     rgb = None if views is None else points.new_zeros(len(points), 3)
-    with precision(query, points.device):
+    with precision(query.dtype, points.device):
         for start in range(0, len(points), query.block):
             block = slice(start, start + query.block)
             h = network.features(points[block])
@@ -113,11 +110,6 @@ def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tenso
     return rgb, density
 
 
-def numbers_of(mask: Tensor) -> Tensor:
-    """Where a mask (n) is True."""
-    return mask.nonzero()[:, 0]
-
-
 def gradients_of(
     samples: Samples, parameters: list[Tensor], d_rgb: Tensor | None, d_density: Tensor | None, query: SparseQuery
 ) -> list[Tensor | None]:
@@ -126,12 +118,12 @@ def gradients_of(
     None for parameters that the outputs do not depend on; 0 where no point is left."""
     total = [None] * len(parameters)
     raw_gradients = (d_rgb, d_density)
-    matters = [d.reshape(len(d), -1).ne(0).any(-1) for d in raw_gradients if d is not None]
+    matters = [d.ne(0) if d.ndim == 1 else d.ne(0).any(-1) for d in raw_gradients if d is not None]
     if not matters:
         return total
     index = numbers_of(torch.stack(matters).any(0))
     for block in index.split(query.block):
-        with torch.enable_grad(), precision(query, samples.points.device):
+        with torch.enable_grad(), precision(query.dtype, samples.points.device):
             outputs = samples.raw(block)
         pairs = [(out, d[block].to(out.dtype)) for out, d in zip(outputs, raw_gradients, strict=True)
                  if out is not None and d is not None]  # fmt: skip

@@ -18,43 +18,48 @@ import torch  # noqa: E402
 
 import build  # noqa: E402
 import checkpoint  # noqa: E402
+from errors import InputError, Parser, exit_status  # noqa: E402
 from evaluate import run_options  # noqa: E402
 from metrics import mse, psnr_of_mse  # noqa: E402
+from options import POSITIVE  # noqa: E402
 from rays import Rays, cameras_of, image_rays  # noqa: E402
 from render import make_renderer  # noqa: E402
 from run_nerf_helpers import render_image  # noqa: E402
 
-DENSE = ["--exact_dense", "--precision", "fp32", "--skip_empty", "False"]
+PLAIN = ["--exact_dense", "False", "--precision", "fp32", "--skip_empty", "False"]  # whatever the run was trained with
 VARIANTS = {
-    "dense (reference)": DENSE,
-    "sparse": ["--precision", "fp32", "--skip_empty", "False"],
-    "sparse, bf16": ["--precision", "bf16", "--skip_empty", "False"],
-    "sparse, skip_empty": ["--precision", "fp32", "--skip_empty"],
+    "dense (reference)": ["--exact_dense"],
+    "sparse": [],
+    "sparse, bf16": ["--precision", "bf16"],
+    "sparse, skip_empty": ["--skip_empty"],
     "sparse, bf16, skip_empty": ["--precision", "bf16", "--skip_empty"],
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run() -> int:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logdir", type=Path, help="folder of a trained run")
-    parser.add_argument("--every", type=int, default=10, help="render every n-th row")
-    parser.add_argument("--repeats", type=int, default=3, help="times that each variant renders")
+    parser.add_argument("--every", type=POSITIVE, default=10, help="render every n-th row")
+    parser.add_argument("--repeats", type=POSITIVE, default=3, help="times that each variant renders")
     parser.add_argument("--datadir", help="where the scene lies now")
     given = parser.parse_args()
     extra = ["--datadir", given.datadir] if given.datadir else []
     args = run_options(given.logdir, extra)
     device, scene = build.build_device(args.device), build.build_scene(args)
     networks = build.build_networks(args, device, torch.Generator())
-    checkpoint.load_networks(build.find_checkpoint(args), networks)
+    found = build.find_checkpoint(args)
+    if found is None:
+        raise InputError(f"{given.logdir}: found no checkpoint to render, expected those of a trained run")
+    checkpoint.load_networks(found, networks)
     view = image_rays(cameras_of(scene, scene.test[:1], args.pixel_center, device), scene.height, scene.width)
-    rows = torch.arange(given.every // 2, scene.height, given.every, device=device)
+    rows = torch.arange(min(given.every, scene.height) // 2, scene.height, given.every, device=device)
     chosen = (rows[:, None] * scene.width + torch.arange(scene.width, device=device)).flatten()
     rays = Rays(view.origins[chosen], view.directions[chosen], view.near, view.far)
 
     renderers, preparing = {}, {}
     for name, options in VARIANTS.items():
         start = time.perf_counter()
-        renderers[name] = make_renderer(run_options(given.logdir, [*extra, *options]), networks, scene)
+        renderers[name] = make_renderer(run_options(given.logdir, [*extra, *PLAIN, *options]), networks, scene)
         preparing[name] = time.perf_counter() - start
     seconds, images = {name: [] for name in VARIANTS}, {}
     for _ in range(given.repeats):
@@ -76,7 +81,8 @@ def main() -> None:
         grid = f"{preparing[name]:.1f}" if "skip" in name else "-"
         ratio = reference / median
         print(f"{name:26}{len(rays) / median:10.0f}{median / share:10.1f}{ratio:7.1f}x{likeness:>15}{grid:>9}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("render.py", run))

@@ -1,8 +1,9 @@
 """One training step, dense against sparse: `python benchmarks/step.py [--checkpoint FILE] [--OPTION VALUE ...]`.
 
 Every variant runs in a process of its own; their steps are interleaved, so that whatever else the machine does falls
-on all of them alike. Weights and draws are the same everywhere and are never updated. Other options are those of
-run_nerf.py, e.g. `--config configs/infonerf/synthetic/lego.txt --datadir FOLDER --N_rand 128 --N_entropy 128`.
+on all of them alike. Weights and draws are the same everywhere and are never updated, nor is a grid, which would add
+about 1 % to a step. Other options are those of run_nerf.py, e.g. `--config configs/infonerf/synthetic/lego.txt
+--datadir FOLDER --N_rand 128 --N_entropy 128`.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from tqdm import tqdm  # noqa: E402
 
 import build  # noqa: E402
 import checkpoint  # noqa: E402
+from errors import Parser, exit_status  # noqa: E402
 from occupancy import EVERY  # noqa: E402
-from options import parse_options  # noqa: E402
+from options import POSITIVE, parse_options  # noqa: E402
 from run_nerf import Trainer, make_trainer  # noqa: E402
 
 KEEP = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
@@ -35,6 +37,7 @@ VARIANTS = {  # name: options, environment
     "sparse, skip_empty": (["--skip_empty"], {}),
     "sparse, bf16, skip_empty": (["--precision", "bf16", "--skip_empty"], {}),
 }
+PLAIN = ["--exact_dense", "False", "--precision", "fp32", "--skip_empty", "False"]  # whatever the config says
 GRID_UPDATES = 200  # of an occupancy grid that has known these networks for long
 
 
@@ -87,13 +90,20 @@ class Child:
         self.process = subprocess.Popen(
             command, env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
-        self.baseline = float(self.process.stdout.readline())
+        (self.baseline,) = self.answer()
         self.seconds, self.peak, (self.gflop,) = [], 0.0, self.ask("flops")  # a first step, to warm up
 
     def ask(self, word: str) -> list[float]:
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
-        return [float(number) for number in self.process.stdout.readline().split()]
+        return self.answer()
+
+    def answer(self) -> list[float]:
+        """The numbers that the process says; where it has ended, it has said why, and so do we."""
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(self.process.wait() or 1)
+        return [float(number) for number in line.split()]
 
     def step(self) -> None:
         seconds, self.peak = self.ask("step")
@@ -114,18 +124,19 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 2 * 16384 * 256 * 256 / min(seconds) / 1e9
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run() -> int:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="weights to measure at; without it, initial weights")
-    parser.add_argument("--repeats", type=int, default=5, help="steps of each variant")
+    parser.add_argument("--repeats", type=POSITIVE, default=5, help="steps of each variant")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given, options = parser.parse_known_args()
-    options = options or ["--config", "configs/infonerf/sample.txt"]
+    if not any(word.startswith("--config") for word in options):
+        options = ["--config", "configs/infonerf/sample.txt", *options]
     if given.child:
         child(options, given.checkpoint)
-        return
+        return 0
     path = given.checkpoint and str(Path(given.checkpoint).resolve())
-    children = {name: Child(options + extra, path, environment) for name, (extra, environment) in VARIANTS.items()}
+    children = {name: Child(options + PLAIN + extra, path, env) for name, (extra, env) in VARIANTS.items()}
     for _ in tqdm(range(given.repeats), desc="every variant a step"):
         for one in children.values():
             one.step()
@@ -141,7 +152,8 @@ def main() -> None:
         print(f"{name:26}{seconds:8.3f}{reference / seconds:7.1f}x{flops:8.0f}{flops / seconds:9.0f}"
               f"{flops / seconds / peak:9.0%}{one.peak - one.baseline:9.2f}", flush=True)
         one.process.stdin.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("step.py", run))

@@ -5,7 +5,7 @@ same random rays of the test views as it goes. The clock starts with the process
 does not count. Writes FILE.json and, where matplotlib is installed, FILE.png. For example:
 
     python benchmarks/time_to_quality.py --minutes 3 --output quality \\
-        --run dense "--config configs/infonerf/sample.txt --exact_dense" \\
+        --run dense "--config configs/infonerf/sample.txt --exact_dense --skip_empty False" \\
         --run sparse "--config configs/infonerf/sample.txt"
 """
 
@@ -22,10 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from errors import exit_status  # noqa: E402
+
 RAYS, GROWTH = 4000, 1.15  # test rays measured; each measurement is this much later than the last
 
 
-def child(started: float, minutes: float, options: list[str]) -> None:
+def child(started: float, minutes: float, options: list[str]) -> int:
     """Train, and print a line of JSON for each measurement."""
     import torch
 
@@ -65,6 +67,7 @@ def child(started: float, minutes: float, options: list[str]) -> None:
             due = max(due * GROWTH, clock)
         trainer.train_step()
     print(json.dumps({"seconds": round(clock, 2), "step": trainer.step, "psnr": round(psnr(), 3)}), flush=True)
+    return 0
 
 
 def measure(name: str, options: str, minutes: float) -> list[dict]:
@@ -110,8 +113,7 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
-        child(float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])
-        return
+        sys.exit(exit_status("time_to_quality.py", lambda: child(float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "OPTIONS"))
     parser.add_argument("--minutes", type=float, default=5, help="of each run")

@@ -12,10 +12,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import build
+import occupancy
 import rays
 import sparse
 from options import parse_options
 from rays import cameras_of, image_rays
+from render import make_renderer
 from run_nerf import make_trainer
 from run_nerf_helpers import render_image
 from scenes import HEIGHT, WIDTH, memory_scene
@@ -42,7 +44,10 @@ def pretended_device(monkeypatch):
     monkeypatch.setattr(rays, "random_integer", lambda low, high, generator: low)
     monkeypatch.setattr(rays, "distinct_integers", lambda n, high, generator: torch.arange(n))
     monkeypatch.setattr(torch, "isfinite", lambda loss: True)
-    monkeypatch.setattr(sparse, "numbers_of", lambda mask: torch.arange(len(mask), device=mask.device))
+    for module in (occupancy, sparse):
+        monkeypatch.setattr(module, "numbers_of", lambda mask: torch.arange(len(mask), device=mask.device))
+    monkeypatch.setattr(occupancy, "EVERY", 1)
+    monkeypatch.setattr(occupancy, "WARM_UP", 1)
     cpu_generators = build.build_generators(0, torch.device("cpu"))
     monkeypatch.setattr(build, "build_generators", lambda seed, device: cpu_generators)
     with FakeTensorMode():
@@ -59,6 +64,7 @@ def test_a_tensor_left_on_the_cpu_is_found(pretended_device):
     ["--no_batching", "--N_importance", "5", "--use_viewdirs"],
     ["--no_batching", "--smooth_sampling_method", "near_pixel", "--precrop_iters", "9"],
     ["--N_importance", "5", "--near_c2w_type", "random_pos"],
+    ["--no_batching", "--N_importance", "5", "--use_viewdirs", "--skip_empty"],
     ["--no_batching", "--smoothing_activation", "softmax", "--entropy_type", "1-p", "--lindisp"],
 ], ids=" ".join)  # fmt: skip
 def test_training_step_stays_on_the_device(pretended_device, extra):
@@ -79,11 +85,12 @@ def test_training_step_stays_on_the_device(pretended_device, extra):
     assert all(moment.device == DEVICE for moment in moments)
 
 
-@pytest.mark.parametrize("n_importance", ["0", "5"])
-def test_rendering_stays_on_the_device(pretended_device, n_importance):
-    args, _ = parse_options([*TINY, "--use_viewdirs", "--N_importance", n_importance])
+@pytest.mark.parametrize("extra", [["--N_importance", "0"], ["--N_importance", "5"], ["--skip_empty"]], ids=" ".join)
+def test_rendering_stays_on_the_device(pretended_device, extra):
+    args, _ = parse_options([*TINY, "--use_viewdirs", *extra])
     networks = build.build_networks(args, DEVICE, torch.Generator())
+    renderer = make_renderer(args, networks, memory_scene())
     view = image_rays(cameras_of(memory_scene(), [1], 0.5, DEVICE), HEIGHT, WIDTH)
-    image = render_image(networks, view, HEIGHT, WIDTH, build.build_sampling(args), 7, build.build_query(args, DEVICE))
+    image = render_image(networks, view, HEIGHT, WIDTH, renderer.sampling, 7, renderer.query)
     assert image.rgb.shape == (HEIGHT, WIDTH, 3)
     assert all(field.device == DEVICE for field in image)

@@ -134,6 +134,15 @@ def test_a_record_of_something_else_is_not_continued(logdir, monkeypatch, change
     assert rendered == [1, 2, 4, 5]
 
 
+def test_automatic_precision_is_recorded_as_what_it_is(logdir, monkeypatch):
+    """Views of a machine with bfloat16 do not go on with views of one without."""
+    command = ["--config", str(logdir / "args.txt"), "--basedir", str(logdir.parent), "--eval_only"]
+    for has, expected in ((False, "fp32"), (True, "bf16")):
+        monkeypatch.setattr(evaluate.build, "has_bfloat16", lambda device, has=has: has)
+        assert run_nerf.main([*command, "--precision", "auto"]) == 0
+        assert record_of(logdir)["options"]["precision"] == expected
+
+
 def test_one_code_path_for_training_and_the_script(logdir, trained, tmp_path):
     assert main([str(logdir)]) == 0
     scan = trained / "scan"

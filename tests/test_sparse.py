@@ -7,6 +7,7 @@ import torch
 
 import sparse
 from loss import loss_terms, needed_groups, total_loss
+from occupancy import Occupancy
 from rays import MovedPose, NearPixel, Rays, cameras_of, image_rays
 from run_nerf_helpers import DenseQuery, Networks, Sampling, render_groups, render_image, render_rays
 from scenes import HEIGHT, WIDTH, memory_scene, small_networks
@@ -78,6 +79,64 @@ def test_blocks_do_not_matter(block):
     networks = networks_of("mixed")
     dense = gradients(networks, DenseQuery(), smoothing=NearPixel(3))
     assert_same_gradients(gradients(networks, SparseQuery(block), smoothing=NearPixel(3)), dense, 1e-10)
+
+
+@pytest.mark.parametrize("use_viewdirs", [True, False])
+def test_where_all_is_skipped_the_gradients_are_those_of_empty_networks(use_viewdirs):
+    grid = Occupancy(torch.tensor([[100.0] * 3, [101.0] * 3]))
+    ours = gradients(networks_of("mixed", use_viewdirs), SparseQuery(7, None, grid))
+    assert_same_gradients(ours, gradients(networks_of("empty", use_viewdirs), DenseQuery()), 1e-10)
+
+
+class Cut(torch.nn.Module):
+    """A network without density where a grid says that space is empty, for DenseQuery."""
+
+    def __init__(self, network, grid):
+        super().__init__()
+        self.network, self.grid = network, grid
+
+    def forward(self, points, viewdirs):
+        raw_rgb, raw_density = self.network(points, viewdirs)
+        occupied = self.grid.occupied(points.flatten(0, 1)).view(raw_density.shape)
+        return raw_rgb, torch.where(occupied, raw_density, -torch.inf)
+
+
+@pytest.mark.parametrize("use_viewdirs", [True, False])
+def test_a_grid_does_what_it_says_and_no_more(use_viewdirs):
+    grid = Occupancy(torch.tensor([[-1.5] * 3, [1.5] * 3]))
+    grid.density, grid.in_use = torch.rand(grid.density.shape, generator=torch.Generator().manual_seed(0)) / 5, True
+    networks = networks_of("mixed", use_viewdirs)
+    dense = gradients(Networks(*(Cut(network, grid) for network in networks)), DenseQuery(), smoothing=NearPixel(3))
+    ours = gradients(networks, SparseQuery(7, None, grid), smoothing=NearPixel(3))
+    assert_same_gradients(ours, dense, 1e-10)
+    assert any(gradient.any() for gradient in dense[1] if gradient is not None)
+
+
+def test_changed_weights_have_no_gradients():
+    """The backward pass evaluates again: with other weights, it would be gradients of something else."""
+    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    network = networks_of("mixed").coarse
+    _, raw_density = SparseQuery(100)(network, rays, some_z(rays))
+    with torch.no_grad():
+        network.alpha_linear.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        raw_density.sum().backward()
+
+
+def test_frozen_weights():
+    networks = networks_of("mixed")
+    for parameter in networks.parameters()[::2]:
+        parameter.requires_grad_(False)
+    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    found = []
+    for query in (DenseQuery(), SparseQuery(100)):
+        raw_rgb, raw_density = query(networks.coarse, rays, some_z(rays))
+        networks.coarse.zero_grad()
+        ((raw_rgb.sum(-1) + 1) * raw_density.relu()).sum().backward()
+        found.append([parameter.grad for parameter in networks.coarse.parameters()])
+    assert [gradient is None for gradient in found[0]] == [i % 2 == 0 for i in range(len(found[0]))]
+    torch.testing.assert_close(found[1][1::2], found[0][1::2], rtol=1e-9, atol=1e-9)
+    assert found[1][::2] == found[0][::2]
 
 
 @pytest.mark.parametrize("kind", ["mixed", "empty", "solid"])

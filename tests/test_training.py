@@ -14,6 +14,7 @@ import torch
 
 import build
 import checkpoint
+import occupancy
 from interrupt import Interrupt, Stopped
 from options import parse_options
 from run_nerf import NonFiniteLoss, learning_rate, main, make_trainer
@@ -72,8 +73,11 @@ def scalars(folder):
     ["--no_batching", *LOSSES, "--precrop_iters", "4", "--raw_noise_std", "1", "--white_bkgd"],
     ["--train_scene", "0", "2", *LOSSES, "--smooth_sampling_method", "near_pixel", "--smooth_pixel_range", "2",
      "--N_rand", "61"],
-], ids=["no_batching", "batching"])  # fmt: skip
-def test_resume_is_exact(blender, tmp_path, capsys, mode):
+    ["--no_batching", *LOSSES, "--skip_empty", "--seed", "1"],
+], ids=["no_batching", "batching", "skip_empty"])  # fmt: skip
+def test_resume_is_exact(blender, tmp_path, capsys, monkeypatch, mode):
+    monkeypatch.setattr(occupancy, "EVERY", 2)
+    monkeypatch.setattr(occupancy, "WARM_UP", 2)
     assert main(options(blender, tmp_path, *mode, "--N_iters", "7", name="whole")) == 0
     whole = losses_printed(capsys.readouterr().out)
     assert main(options(blender, tmp_path, *mode, "--N_iters", "3")) == 0
@@ -87,6 +91,21 @@ def test_resume_is_exact(blender, tmp_path, capsys, mode):
     assert first["global_step"] == 7
     for part in first.keys() - {"options"}:
         assert same(first[part], second[part]), part
+    if "--skip_empty" in mode:
+        assert first["occupancy"]["in_use"]
+        assert int((first["occupancy"]["density"] < occupancy.EMPTY).sum()) > 5000
+
+
+def test_the_bounds_are_said_and_a_bad_grid_is_one_line(blender, tmp_path, capsys):
+    command = options(blender, tmp_path, "--no_batching", "--skip_empty")
+    assert main([*command, "--N_iters", "1"]) == 0
+    assert "bounds    -1.5 -1.5 -1.5 to 1.5 1.5 1.5; space outside is left empty" in capsys.readouterr().out
+    path = tmp_path / "logs" / "run" / "000001.tar"
+    torch.save(contents(tmp_path, 1) | {"occupancy": torch.ones(3)}, path)
+    assert main([*command, "--N_iters", "2"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"run_nerf.py: error: {path}: its generator or occupancy state cannot be used")
+    assert error.count("\n") == 1
 
 
 def test_losses_fall_and_are_logged(blender, tmp_path, capsys):

@@ -164,7 +164,7 @@ def build_sampling(args: argparse.Namespace) -> Sampling:
     )
 
 
-CPU_BLOCK = 16384  # points whose activations stay in a CPU's cache
+CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
 
 
 def has_bfloat16(device: torch.device) -> bool:

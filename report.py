@@ -393,7 +393,8 @@ def run(argv: list[str]) -> int:
     with atomic_file(given.output) as file:
         file.write(page)
     shown = sum(len(group.views) for group in groups)
-    say(f"{given.output}: {len(given.logdir)} runs, {shown} test views, {len(page) / 1e6:.1f} MB")
+    runs = f"{len(given.logdir)} run{'s' * (len(given.logdir) > 1)}"
+    say(f"{given.output.resolve()}: {runs}, {shown} test views, {len(page) / 1e6:.1f} MB; open it in a browser")
     return 0
 
 

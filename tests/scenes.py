@@ -4,8 +4,10 @@ import json
 
 import imageio.v3 as iio
 import numpy as np
+import pytest
 import torch
 
+from errors import InputError
 from run_nerf_helpers import NeRF, Networks
 from scene import Scene
 
@@ -136,3 +138,33 @@ def write_dtu(folder, n: int = 6, masks: bool = True, height: int = HEIGHT, widt
         for i in range(n):
             iio.imwrite(folder / "mask" / f"{i:03d}.png", mask)
     return folder
+
+
+# What tests of loaders share.
+
+
+def refused(message: str):
+    """Expect an InputError of one line in which the pattern `message` is found."""
+    return pytest.raises(InputError, match=rf"\A.*{message}.*\Z")
+
+
+def names(scene, split):
+    return [scene.view_names[view] for view in getattr(scene, split)]
+
+
+def halved(pixels):
+    """Means of 2 x 2 blocks."""
+    return pixels.reshape(pixels.shape[0] // 2, 2, pixels.shape[1] // 2, 2, -1).mean((1, 3))
+
+
+def spoil(*paths):
+    for path in paths:
+        path.write_bytes(b"not an image")
+
+
+def cut(path, keep=100):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def without(name):
+    return lambda c: {key: value for key, value in c.items() if key != name}

@@ -1,0 +1,344 @@
+"""Blender scenes from files: what is loaded, when, and which input is refused."""
+
+import json
+import shutil
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from load_blender import load_blender, view_name
+from load_dtu import load_dtu
+from scenes import (
+    HEIGHT,
+    WIDTH,
+    cut,
+    halved,
+    names,
+    random_pixels,
+    refused,
+    spoil,
+    without,
+    write_blender,
+    write_depth,
+)
+
+ANGLE = 0.6911112070083618
+
+
+@pytest.fixture
+def blender(tmp_path):
+    """3 train, 1 val, 2 test views."""
+    return write_blender(tmp_path / "lego", counts=(3, 1, 2))
+
+
+def transforms(folder, split):
+    return json.loads((folder / f"transforms_{split}.json").read_text())
+
+
+def write_transforms(folder, split, content):
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (folder / f"transforms_{split}.json").write_bytes(text)
+
+
+def test_blender_scene(tmp_path):
+    folder = write_blender(tmp_path / "lego")
+    scene = load_blender(str(folder))
+    assert scene.name == "lego"
+    assert names(scene, "train") == ["train/r_0", "train/r_1", "train/r_2", "train/r_3"]
+    assert names(scene, "val") == ["val/r_0"]
+    assert names(scene, "test") == ["test/r_0", "test/r_8"]
+    assert scene.unseen == scene.train + scene.val
+    assert (scene.near, scene.far, scene.white_background, scene.notes) == (2, 6, False, ())
+    assert (scene.height, scene.width) == (HEIGHT, WIDTH)
+    assert scene.mask is None and scene.depth is None
+    for view, name in enumerate(scene.view_names):
+        split, i = name.split("/r_")
+        matrix = transforms(folder, split)["frames"][int(i)]["transform_matrix"]
+        np.testing.assert_array_equal(scene.poses[view], matrix[:3])
+        pixels = iio.imread(folder / f"{name}.png")
+        np.testing.assert_allclose(scene.image(view), pixels[..., :3] / 255, atol=1e-7)  # alpha dropped
+    focal = 0.5 * WIDTH / np.tan(0.5 * ANGLE)
+    np.testing.assert_allclose(scene.intrinsics, [[focal, focal, WIDTH / 2, HEIGHT / 2]] * 7)
+
+
+def test_blender_focal_of_each_split(blender):
+    write_transforms(blender, "test", transforms(blender, "test") | {"camera_angle_x": 1})
+    scene = load_blender(blender, testskip=1)
+    expected = 0.5 * WIDTH / np.tan(0.5 * np.array([ANGLE, ANGLE, ANGLE, ANGLE, 1, 1]))
+    np.testing.assert_allclose(scene.intrinsics[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("testskip", "val", "test"),
+    [(0, range(8), range(16)), (1, range(8), range(16)), (3, (0, 3, 6), (0, 3, 6, 9, 12, 15)), (8, (0,), (0, 8))],
+)
+def test_blender_testskip(tmp_path, testskip, val, test):
+    scene = load_blender(write_blender(tmp_path / "lego"), testskip=testskip)
+    assert len(scene.train) == 4
+    assert names(scene, "val") == [f"val/r_{i}" for i in val]
+    assert names(scene, "test") == [f"test/r_{i}" for i in test]
+
+
+@pytest.mark.parametrize(
+    ("options", "train"),
+    [
+        ({"train_scene": [2, 0], "fewshot": 0}, (2, 0)),
+        ({"train_scene": [2, 0], "fewshot": 2}, (2, 0)),
+        ({"fewshot": 2}, tuple(np.random.RandomState(0).choice(3, 2, replace=False))),
+        ({"fewshot": 2, "fewshot_seed": 5}, tuple(np.random.RandomState(5).choice(3, 2, replace=False))),
+    ],
+)
+def test_blender_training_views(blender, options, train):
+    scene = load_blender(blender, **options)
+    assert scene.train == train
+    assert scene.unseen == (0, 1, 2, 3)
+    assert load_blender(blender, unseen_poses="all", **options).unseen == (0, 1, 2, 3, 4)
+
+
+def test_blender_of_100_views(tmp_path):
+    folder = write_blender(tmp_path / "lego", counts=(100, 1, 1))
+    assert names(load_blender(folder, fewshot=4), "train") == ["train/r_26", "train/r_86", "train/r_2", "train/r_55"]
+    with refused(r"--train_scene: found view 100, expected 0\.\.99"):
+        load_blender(folder, train_scene=[26, 100])
+
+
+@pytest.mark.parametrize("half_res", [False, True])
+def test_blender_white_background(blender, half_res):
+    scene = load_blender(blender, white_bkgd=True, half_res=half_res)
+    assert scene.white_background
+    assert scene.notes == ()
+    pixels = iio.imread(blender / "train/r_1.png") / 255
+    if half_res:
+        pixels = halved(pixels)
+    rgb, alpha = pixels[..., :3], pixels[..., 3:]
+    np.testing.assert_allclose(scene.image(1), alpha * rgb + (1 - alpha) * 1, atol=1e-6)
+    assert scene.image(1).dtype == np.float32
+
+
+def test_blender_half_res(blender):
+    whole, half = load_blender(blender), load_blender(blender, half_res=True)
+    assert (half.height, half.width) == (HEIGHT // 2, WIDTH // 2)
+    np.testing.assert_allclose(half.intrinsics, whole.intrinsics / 2)
+    np.testing.assert_array_equal(half.poses, whole.poses)
+    np.testing.assert_allclose(half.image(1), halved(whole.image(1)), atol=1e-6)
+
+
+def test_blender_true_depth(blender):
+    values = write_depth(blender, 0.0001)
+    scene = load_blender(blender, testskip=1)
+    assert all(scene.depth(view) is None for view in scene.train + scene.val)
+    for view in scene.test:
+        found, stored = scene.depth(view), values[scene.view_names[view]]
+        assert found.dtype == np.float32 and found.shape == (HEIGHT, WIDTH) and (found == 0).any()
+        for row in range(HEIGHT):
+            for col in range(WIDTH):
+                assert found[row, col] == pytest.approx(int(stored[row, col]) * 0.0001, rel=1e-6)
+
+
+def test_blender_true_depth_is_halved_without_mixing(tmp_path):
+    """Of each 2 x 2 block one pixel; of an odd number of them the one in the middle."""
+    folder = write_blender(tmp_path / "lego", counts=(1, 1, 1), height=HEIGHT, width=5)
+    values = write_depth(folder)["test/r_0"]
+    scene = load_blender(folder, half_res=True)
+    found = scene.depth(scene.test[0])
+    assert found.shape == scene.image(scene.test[0]).shape[:2] == (HEIGHT // 2, 2)
+    for row in range(HEIGHT // 2):  # a column of the half is 2.5 wide: 0..2.5 and 2.5..5, centres 1.25 and 3.75
+        for col, there in enumerate((1, 3)):
+            assert found[row, col] == pytest.approx(int(values[2 * row + 1, there]) * 0.0001, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_blender_depth_scale_may_be_an_integer(blender, scale):
+    values = write_depth(blender, scale)
+    found = load_blender(blender).depth(4)
+    np.testing.assert_array_equal(found, scale * values["test/r_0"].astype(float))
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda path: path.unlink(), r"cannot be read as an image \(.*No such file"),
+    (cut, "cannot be read as an image"),
+    (spoil, "cannot be read as an image"),
+    (lambda path: iio.imwrite(path, random_pixels(0, 1)[..., 0]), r"type uint8, expected 16-bit grey"),
+    (lambda path: iio.imwrite(path, random_pixels(0, 3)), r"shape \(8, 10, 3\) and type uint8, expected 16-bit grey"),
+    (lambda path: iio.imwrite(path, np.zeros((WIDTH, HEIGHT), np.uint16)), "the image is 8 x 10, expected 10 x 8"),
+])  # fmt: skip
+def test_blender_refuses_depth_images(blender, damage, message):
+    write_depth(blender)
+    scene = load_blender(blender, testskip=1)
+    damage(blender / "test/r_1_depth.png")
+    with refused(rf"lego/test/r_1_depth\.png: .*{message}"):
+        scene.depth(5)
+    assert scene.depth(4).any()
+
+
+def test_blender_refuses_a_missing_depth_image_before_anything_begins(blender):
+    write_depth(blender)
+    (blender / "test/r_1_depth.png").unlink()
+    assert load_blender(blender).depth  # every 8th test view only
+    with refused(r"lego/test/r_1_depth\.png: the image is missing"):
+        load_blender(blender, testskip=1)
+
+
+def test_blender_of_rgb_images(tmp_path):
+    folder = write_blender(tmp_path / "lego", counts=(2, 1, 1), channels=3)
+    assert load_blender(folder).notes == ()
+    scene = load_blender(folder, white_bkgd=True, train_scene=[1])
+    [note] = scene.notes
+    assert note.startswith(f"{folder}/train/r_1.png: RGB without alpha")
+    np.testing.assert_allclose(scene.image(1), iio.imread(folder / "train/r_1.png") / 255, atol=1e-7)
+
+
+def test_blender_decodes_on_demand(blender):
+    """Loading reads the size of the first training image; val images need not even be there."""
+    spoil(blender / "train/r_0.png", blender / "train/r_1.png", *blender.glob("test/*.png"))
+    shutil.rmtree(blender / "val")
+    scene = load_blender(blender, train_scene=[2, 0])
+    assert scene.image(2).shape == (HEIGHT, WIDTH, 3)
+    for view in scene.train[1:] + scene.val + scene.test:
+        with refused(rf"{scene.view_names[view]}\.png: cannot be read as an image"):
+            scene.image(view)
+
+
+@pytest.mark.parametrize(
+    ("file_path", "expected"),
+    [("./train/a", "train/a"), ("train/a", "train/a"), ("./images/a", "train/images/a"), ("a", "train/a")],
+)
+def test_view_name(file_path, expected):
+    assert view_name("train", file_path) == expected
+
+
+def test_blender_takes_3x4_matrices(blender):
+    content = transforms(blender, "train")
+    expected = load_blender(blender).poses
+    for frame in content["frames"]:
+        del frame["transform_matrix"][3]
+    write_transforms(blender, "train", content)
+    np.testing.assert_array_equal(load_blender(blender).poses, expected)
+
+
+def first_frame(**changes):
+    return lambda c: c | {"frames": [c["frames"][0] | changes, *c["frames"][1:]]}
+
+
+def matrix(change):
+    return lambda c: first_frame(transform_matrix=change(c["frames"][0]["transform_matrix"]))(c)
+
+
+MATRIX = r"transform_matrix of \./{split}/r_0 is {found}, expected a finite 4 x 4 matrix"
+FORM = "{reason}; expected camera_angle_x and frames of file_path and transform_matrix"
+NOT_FINITE, SHAPE_33 = MATRIX.replace("{found}", "not finite"), MATRIX.replace("{found}", r"of shape \(3, 3\)")
+RADIANS = "expected radians between 0 and pi"
+SCALE = r"depth_scale is {found}, expected a number above 0, at most 6 \(far\)"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: json.dumps(c).encode()[:300], "not valid JSON"),
+        (lambda c: b"", "not valid JSON"),
+        (lambda c: b"\xff\xfe\x00", "not valid JSON"),
+        (lambda c: b"[" * 100_000, "not valid JSON"),
+        (lambda c: [c], FORM),
+        (lambda c: None, FORM),
+        (without("frames"), "no 'frames'; expected"),
+        (without("camera_angle_x"), "no 'camera_angle_x'; expected"),
+        (lambda c: c | {"frames": 3}, FORM),
+        (lambda c: c | {"frames": {"a": 1}}, FORM),
+        (lambda c: c | {"frames": ["./train/r_0"]}, FORM),
+        (lambda c: c | {"frames": [without("file_path")(c["frames"][0])]}, "no 'file_path'; expected"),
+        (lambda c: c | {"frames": [without("transform_matrix")(c["frames"][0])]}, "no 'transform_matrix'; expected"),
+        (lambda c: c | {"frames": []}, "found no frames, expected at least one"),
+        (lambda c: c | {"camera_angle_x": "wide"}, f"camera_angle_x is 'wide', {RADIANS}"),
+        (lambda c: c | {"camera_angle_x": "0.7"}, f"camera_angle_x is '0.7', {RADIANS}"),
+        (lambda c: c | {"camera_angle_x": None}, f"camera_angle_x is None, {RADIANS}"),
+        (lambda c: c | {"camera_angle_x": 0}, f"camera_angle_x is 0, {RADIANS}"),
+        (lambda c: c | {"camera_angle_x": 40.0}, rf"camera_angle_x is 40\.0, {RADIANS}"),
+        (lambda c: c | {"camera_angle_x": float("nan")}, f"camera_angle_x is nan, {RADIANS}"),
+        *[(lambda c, scale=scale: c | {"depth_scale": scale}, SCALE.replace("{found}", found)) for scale, found in (
+            (0, "0"), (-0.1, r"-0\.1"), (None, "None"), ("0.1", "'0.1'"), ([1], r"\[1\]"), (float("nan"), "nan"),
+            (float("inf"), "inf"), (10**400, "10+"))],
+        (matrix(lambda m: [row[:3] for row in m[:3]]), SHAPE_33),
+        (matrix(lambda m: m[0]), MATRIX.replace("{found}", r"of shape \(4,\)")),
+        (matrix(lambda m: [m[0], m[1][:2], m[2], m[3]]), FORM),
+        (matrix(lambda m: [["a"] * 4] * 4), FORM),
+        (matrix(lambda m: [[float("nan")] * 4, *m[1:]]), NOT_FINITE),
+        (matrix(lambda m: [[float("inf")] * 4, *m[1:]]), NOT_FINITE),
+        (matrix(lambda m: [[None] * 4, *m[1:]]), NOT_FINITE),
+        (matrix(lambda m: [[10**400] * 4, *m[1:]]), FORM),
+    ],
+)
+def test_blender_refuses_transforms(blender, split, change, message):
+    write_transforms(blender, split, change(transforms(blender, split)))
+    message = message.replace("{split}", split).replace("{reason}", ".+")
+    with refused(rf"{blender}/transforms_{split}\.json: {message}"):
+        load_blender(blender)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_blender_refuses_a_missing_split(blender, split):
+    (blender / f"transforms_{split}.json").unlink()
+    with refused(rf"lego/transforms_{split}\.json: no such file; a Blender scene has one for each"):
+        load_blender(blender)
+
+
+def test_blender_refuses_a_frame_twice(blender):
+    content = transforms(blender, "train")
+    write_transforms(blender, "train", content | {"frames": content["frames"] + content["frames"][:1]})
+    with refused("scene lego: view train/r_0 is listed twice, expected every view once"):
+        load_blender(blender)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_scene": [3]}, r"--train_scene: found view 3, expected 0\.\.2"),
+        ({"train_scene": [-1]}, r"--train_scene: found view -1, expected 0\.\.2"),
+        ({"train_scene": [1, 1]}, "--train_scene: view 1 is named twice, expected every view once"),
+        ({"train_scene": [0, 1], "fewshot": 3}, "--fewshot 3 contradicts --train_scene.*expected fewshot = 2, or 0"),
+        ({"fewshot": 4}, r"--fewshot 4: .*3 views.*expected 0\.\.3"),
+    ],
+)
+def test_blender_refuses_options(blender, options, message):
+    with refused(message):
+        load_blender(blender, **options)
+
+
+@pytest.mark.parametrize("name", ["train/r_1", "test/r_0"])
+def test_blender_refuses_a_missing_image(blender, name):
+    (blender / f"{name}.png").unlink()
+    with refused(rf"lego/{name}\.png: the image is missing, expected every image"):
+        load_blender(blender)
+
+
+def test_blender_refuses_a_truncated_first_image(blender):
+    cut(blender / "train/r_0.png")
+    with refused(r"lego/train/r_0\.png: cannot be read as an image"):
+        load_blender(blender)
+
+
+@pytest.mark.parametrize("half_res", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(5, 4), (HEIGHT + 1, WIDTH + 1), (1, 1)])
+def test_blender_refuses_an_image_of_another_size(blender, half_res, height, width):
+    iio.imwrite(blender / "train/r_1.png", random_pixels(0, 4, height, width))
+    scene = load_blender(blender, half_res=half_res)
+    with refused(rf"lego/train/r_1\.png: the image is {width} x {height}, expected {WIDTH} x {HEIGHT}"):
+        scene.image(1)
+
+
+def test_blender_refuses_to_halve_one_pixel(tmp_path):
+    folder = write_blender(tmp_path / "lego", counts=(1, 1, 1), height=1)
+    with refused(f"--half_res: the images are {WIDTH} x 1, expected at least 2 x 2"):
+        load_blender(folder, half_res=True)
+
+
+@pytest.mark.parametrize("load", [load_blender, load_dtu])
+def test_datadir_is_not_a_folder(tmp_path, load):
+    (tmp_path / "file").write_text("")
+    for name in ("file", "none"):
+        with refused(f"--datadir {tmp_path}/{name}: found no such folder, expected the scene's files there"):
+            load(str(tmp_path / name))
+    for nothing in ("", None):
+        with refused("--datadir: not given, expected the folder of the scene"):
+            load(nothing)

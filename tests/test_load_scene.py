@@ -1,0 +1,55 @@
+"""dataset_type and options to a loader."""
+
+import inspect
+
+import pytest
+
+from load_blender import load_blender
+from load_dtu import load_dtu
+from load_scene import load_scene
+from scenes import (
+    HEIGHT,
+    WIDTH,
+    refused,
+    write_blender,
+    write_dtu,
+)
+
+DEFAULTS = {
+    "maskdir": None, "half_res": False, "testskip": 8, "white_bkgd": False, "train_scene": None, "test_scene": None,
+    "fewshot": 0, "fewshot_seed": 0, "unseen_poses": "no_test", "dtu_intrinsics": "shared",
+}  # fmt: skip
+CHANGED = {
+    "half_res": True, "testskip": 3, "white_bkgd": True, "train_scene": [1], "test_scene": [3], "fewshot": 1,
+    "fewshot_seed": 7, "unseen_poses": "all", "dtu_intrinsics": "per_view", "maskdir": "masks",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name"), [("blender", "load_blender"), ("dtu", "load_dtu")])
+def test_load_scene_hands_every_option_on(monkeypatch, kind, name):
+    loader = {"blender": load_blender, "dtu": load_dtu}[kind]
+    taken = set(inspect.signature(loader).parameters) - {"datadir"}
+    options = CHANGED if kind == "dtu" else CHANGED | {"test_scene": None, "maskdir": None}
+    monkeypatch.setattr(f"load_scene.{name}", lambda datadir, **given: (datadir, given))
+    assert load_scene(kind, "folder", **options) == ("folder", {option: options[option] for option in taken})
+
+
+def test_load_scene(tmp_path):
+    blender, dtu = write_blender(tmp_path / "lego", counts=(1, 1, 1)), write_dtu(tmp_path / "scan", n=2)
+    assert load_scene("blender", str(blender), **DEFAULTS).view_names == ("train/r_0", "val/r_0", "test/r_0")
+    scene = load_scene("dtu", str(dtu), **DEFAULTS | {"train_scene": [1], "maskdir": str(dtu / "mask")})
+    assert scene.train == (1,)
+    assert scene.mask(0).sum() == HEIGHT * WIDTH / 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("blender", {"test_scene": [1]}, "--test_scene: not for Blender scenes"),
+        ("blender", {"maskdir": "masks"}, "--maskdir: not for Blender scenes"),
+        ("llff", {}, "--dataset_type llff: not supported yet, expected blender or dtu"),
+    ],
+)
+def test_load_scene_refuses(kind, options, message):
+    with refused(message):
+        load_scene(kind, "folder", **DEFAULTS | options)

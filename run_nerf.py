@@ -342,7 +342,7 @@ def main(argv: list[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:  # the CPU's allocator has no error of its own
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
             raise
-        advice = "lower N_rand and N_entropy to train, chunk to render"
+        advice = "lower netchunk, or N_rand and N_entropy; to render, chunk"
         print(f"run_nerf.py: error: out of memory; {advice}", file=sys.stderr)
         return 1
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fused import linear_relu
+
 CELLS = 64  # a side
 EMPTY = 0.1  # a cell is empty below this density, per unit of length
 WARM_UP = 500  # steps before a cell counts as empty: what is cut off before there is a shape never grows
@@ -87,7 +89,7 @@ class Occupancy:
             for network in networks:
                 if network is not None:
                     for part, result in zip(points.split(BLOCK), found.split(BLOCK), strict=True):
-                        torch.maximum(result, network.density(network.features(part)).float(), out=result)
+                        torch.maximum(result, network.density(network.features(part, linear_relu)).float(), out=result)
         return found
 
     def fill(self, networks) -> None:

@@ -31,6 +31,14 @@ def encoded_size(n_freqs: int | None) -> int:
     return 3 if n_freqs is None else 3 + 6 * n_freqs
 
 
+Layer = Callable[[nn.Linear, Tensor], Tensor]
+
+
+def linear_relu(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A hidden layer, in the plainest way; fused.py has a faster one."""
+    return layer(x).relu_()
+
+
 class NeRF(nn.Module):
     """The MLP: points and viewing directions -> raw colour and raw density.
 
@@ -74,12 +82,12 @@ class NeRF(nn.Module):
         views = self.encoded_views(viewdirs)[:, None].expand(*points.shape[:2], -1)
         return self.colour(h, views), self.density(h)
 
-    def features(self, points: Tensor) -> Tensor:
-        """points ... 3 -> ... width: what density and colour are read from."""
+    def features(self, points: Tensor, hidden: Layer = linear_relu) -> Tensor:
+        """points ... 3 -> ... width: what density and colour are read from. `hidden` computes a layer with its ReLU."""
         encoded = positional_encoding(points, self.multires)
         h = encoded
         for i, layer in enumerate(self.pts_linears):
-            h = layer(torch.cat([encoded.to(h.dtype), h], dim=-1) if i == SKIP + 1 else h).relu_()
+            h = hidden(layer, torch.cat([encoded.to(h.dtype), h], dim=-1) if i == SKIP + 1 else h)
         return h
 
     def density(self, h: Tensor) -> Tensor:
@@ -90,12 +98,12 @@ class NeRF(nn.Module):
         """... 3 -> what `colour` takes of the viewing directions; nothing (... 0) where they have no part."""
         return positional_encoding(viewdirs, self.multires_views) if self.use_viewdirs else viewdirs[..., :0]
 
-    def colour(self, h: Tensor, views: Tensor) -> Tensor:
+    def colour(self, h: Tensor, views: Tensor, hidden: Layer = linear_relu) -> Tensor:
         """features ... width, encoded viewing directions -> raw colour ... 3."""
         if not self.use_viewdirs:
             return self.output_linear(h)[..., :3]
         features = self.feature_linear(h)
-        return self.rgb_linear(self.views_linears[0](torch.cat([features, views.to(features.dtype)], dim=-1)).relu_())
+        return self.rgb_linear(hidden(self.views_linears[0], torch.cat([features, views.to(features.dtype)], dim=-1)))
 
 
 def make_linear(n_in: int, n_out: int, generator: torch.Generator | None, device) -> nn.Linear:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fused import linear_relu
 from occupancy import Occupancy, numbers_of, precision
 from rays import Rays
 from run_nerf_helpers import NeRF
@@ -65,8 +66,8 @@ class Samples:
 
     def raw(self, index: Tensor) -> tuple[Tensor | None, Tensor]:
         """Raw colour (m 3) and density (m) of the points numbered `index` (m)."""
-        h = self.network.features(self.points[index])
-        colour = None if self.views is None else self.network.colour(h, self.views[self.ray[index]])
+        h = self.network.features(self.points[index], linear_relu)
+        colour = None if self.views is None else self.network.colour(h, self.views[self.ray[index]], linear_relu)
         return colour, self.network.density(h)
 
 
@@ -100,12 +101,12 @@ def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tenso
     with precision(query.dtype, points.device):
         for start in range(0, len(points), query.block):
             block = slice(start, start + query.block)
-            h = network.features(points[block])
+            h = network.features(points[block], linear_relu)
             density[block] = network.density(h)
             if rgb is not None:
                 noisy = density[block] if samples.noise is None else density[block] + samples.noise[block]
                 rows = numbers_of(noisy > 0)
-                colour = network.colour(h[rows], views[samples.ray[block][rows]])
+                colour = network.colour(h[rows], views[samples.ray[block][rows]], linear_relu)
                 rgb[start + rows] = colour.to(rgb.dtype)
     return rgb, density
 

@@ -24,13 +24,13 @@ class Ball(torch.nn.Module):
 
     radius = 0.7
 
-    def features(self, points):
+    def features(self, points, hidden=None):
         return points
 
     def density(self, points):
         return torch.where(points.norm(dim=-1) < self.radius, 20.0, -5.0).to(points.dtype)
 
-    def colour(self, points, views):
+    def colour(self, points, views, hidden=None):
         return points
 
     def encoded_views(self, viewdirs):
@@ -135,7 +135,7 @@ def test_rendering_with_a_filled_grid(n_importance):
     asked = []
 
     class Counted(Ball):
-        def features(self, points):
+        def features(self, points, hidden=None):
             asked.append(len(points))
             return points
 

@@ -156,13 +156,13 @@ class Counting(torch.nn.Module):
         super().__init__()
         self.network, self.asked = network, {"density": 0, "colour": 0, "gradient": 0}
 
-    def features(self, points):
+    def features(self, points, hidden):
         self.asked["gradient" if torch.is_grad_enabled() else "density"] += len(points)
-        return self.network.features(points)
+        return self.network.features(points, hidden)
 
-    def colour(self, h, views):
+    def colour(self, h, views, hidden):
         self.asked["colour"] += len(h) * (not torch.is_grad_enabled())
-        return self.network.colour(h, views)
+        return self.network.colour(h, views, hidden)
 
     def density(self, h):
         return self.network.density(h)

@@ -3,6 +3,7 @@
 One code path for this script, for `--eval_only` and `--render_only`, and for evaluations during training.
 """
 
+import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
 import csv
 import json

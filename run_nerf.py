@@ -3,6 +3,7 @@
 The loop, and what surrounds it: start or resume, progress, checkpoints, stopping in good order.
 """
 
+import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
 import shlex
 import sys

@@ -22,8 +22,9 @@ def positional_encoding(x: Tensor, n_freqs: int | None) -> Tensor:
     """... 3 -> ... 3+6L: x, sin x, cos x, sin 2x, cos 2x, sin 4x, ... (no pi). None leaves x as it is."""
     if n_freqs is None:
         return x
-    angles = x[..., None, :] * (2.0 ** torch.arange(n_freqs, device=x.device, dtype=x.dtype))[:, None]
-    waves = torch.stack([angles.sin(), angles.cos()], dim=-2)  # ... L 2 3
+    repeated = x.index_select(-1, torch.arange(3, device=x.device).repeat(n_freqs))  # faster than an inner axis of 3
+    angles = repeated * (2.0 ** torch.arange(n_freqs, device=x.device, dtype=x.dtype)).repeat_interleave(3)
+    waves = torch.stack([part.unflatten(-1, (n_freqs, 3)) for part in (angles.sin(), angles.cos())], dim=-2)
     return torch.cat([x, waves.flatten(-3)], dim=-1)
 
 

@@ -1,0 +1,23 @@
+"""What a CPU needs to be told before torch is loaded: import this first. docs/performance.md has the measurements.
+
+Threads: at the end of every operation PyTorch's threads wait actively for the last one. Where another program has taken
+that one's core, GNU OpenMP's default of some milliseconds of waiting makes everything many times slower; without any
+waiting, waking up the threads costs a quarter of a step. This is a setting between the two.
+
+Memory: glibc hands freed blocks back to the kernel at once, and gets them anew, filled with zeros, for the next
+operation. Keeping them costs nothing here, where a step's blocks are small.
+
+What the environment says about either stands.
+"""
+
+import ctypes
+import os
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda name, value: None)  # not in every C library
+    mallopt(M_MMAP_THRESHOLD, 2**30)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -253,9 +253,15 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
     pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
     if has_unseen(args):
         pools[UNSEEN] = (cameras_of(scene, scene.unseen, args.pixel_center, device), args.N_entropy)
+    needs_alpha = [name for name in ("random_bkgd",) if getattr(args, name)]
+    if needs_alpha and scene.alpha is None:
+        raise InputError(f"--{needs_alpha[0]}: the images of {scene.name} have no alpha, expected RGBA images")
     images = np.empty((len(scene.train), scene.height, scene.width, 3), np.float32)
+    alphas = np.empty(images.shape[:3], np.float32) if needs_alpha else None
     for i, view in enumerate(scene.train):
         images[i] = scene.image(view)
+        if needs_alpha:
+            alphas[i] = scene.alpha(view)
     return RaySampler(
         pools,
         torch.from_numpy(images).to(device),
@@ -263,4 +269,6 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
         neighbourhood=build_neighbourhood(args),
         crop=crop,
         crop_until=args.precrop_iters,
+        alphas=torch.from_numpy(alphas).to(device) if needs_alpha else None,
+        random_background=args.random_bkgd,
     )

@@ -19,6 +19,11 @@ def colour_loss(rgb: Tensor, target: Tensor) -> Tensor:
     return (rgb - target).square().mean()
 
 
+def on_background(rgb: Tensor, opacity: Tensor, background: Tensor) -> Tensor:
+    """Colours r 3 that lie on white, and their opacity r -> the same on `background` r 3."""
+    return rgb + (1 - opacity[:, None]) * (background - 1)
+
+
 def ray_distribution(alpha: Tensor) -> Tensor:
     """alpha r s -> normalised opacity along each ray; sums to 1, to 0 on an empty ray."""
     return alpha / (alpha.sum(-1, keepdim=True) + EPS)
@@ -111,16 +116,25 @@ def needed_groups(regularizers: list[Regularizer], step: int) -> set[str]:
 
 
 def loss_terms(
-    renderings: Mapping, target: Tensor, regularizers: list[Regularizer], step: int
+    renderings: Mapping, target: Tensor, regularizers: list[Regularizer], step: int,
+    alpha: Tensor | None = None, background: Tensor | None = None,
 ) -> dict[str, tuple[float, Tensor]]:
     """Every term of the step's loss as name -> (weight, unweighted value).
 
-    renderings: group -> Rendering. Colour is compared on the seen rays only.
+    renderings: group -> Rendering. Colour is compared on the seen rays only: on `background` (r 3) where there is
+    one, for which the target's `alpha` (r) is needed, and both target and renderings must lie on white.
     """
     seen = renderings["seen"]
-    terms = {"colour_fine": (1.0, colour_loss(seen.fine.rgb, target))}
+    if background is not None:
+        target = on_background(target, alpha, background)
+
+    def colour(seen) -> Tensor:
+        rgb = seen.rgb if background is None else on_background(seen.rgb, seen.acc, background)
+        return colour_loss(rgb, target)
+
+    terms = {"colour_fine": (1.0, colour(seen.fine))}
     if seen.coarse is not None:
-        terms["colour_coarse"] = (1.0, colour_loss(seen.coarse.rgb, target))
+        terms["colour_coarse"] = (1.0, colour(seen.coarse))
     composites = {group: rendering.fine for group, rendering in renderings.items()}
     for regularizer in active(regularizers, step):
         terms[regularizer.name] = (regularizer.weight(step), regularizer.value(composites))

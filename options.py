@@ -103,6 +103,7 @@ def make_parser() -> Parser:
     add_training_options(parser.add_argument_group("training"))
     add_entropy_options(parser.add_argument_group("ray entropy"))
     add_smoothing_options(parser.add_argument_group("KL smoothness (information-gain reduction)"))
+    add_further_options(parser.add_argument_group("beyond the paper"))
     add_evaluation_options(parser.add_argument_group("rendering a trained model"))
     add_logging_options(parser.add_argument_group("logging and saving, every so many steps (0 = never)"))
     add_inert_options(parser.add_argument_group("accepted, so that released config files parse"))
@@ -221,6 +222,10 @@ def add_smoothing_options(group) -> None:
     group.add_argument("--smooth_pixel_range", type=POSITIVE, help="near pixel: largest Manhattan distance")
 
 
+def add_further_options(group) -> None:
+    add_flag(group, "random_bkgd", "train on backgrounds of random colours instead of white (RGBA images)")
+
+
 def add_evaluation_options(group) -> None:
     add_flag(group, "render_only", "do not train: render the test views of the newest checkpoint")
     add_flag(group, "eval_only", "do not train: render the test views and measure them")
@@ -293,6 +298,8 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--entropy_acc_threshold: found {args.entropy_acc_threshold}, expected a finite number")
     if args.entropy_type == "1-p" and args.entropy_log_scaling:
         raise InputError("--entropy_log_scaling: not with --entropy_type 1-p, whose mean is negative")
+    if args.random_bkgd and not args.white_bkgd:
+        raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
     if args.exact_dense and (args.skip_empty or args.precision != "fp32"):
         name = "skip_empty" if args.skip_empty else f"precision {args.precision}"
         raise InputError(f"--{name}: not with --exact_dense, which evaluates everything in float32")

@@ -48,10 +48,15 @@ def cat_rays(parts: Iterable[Rays]) -> Rays:
 
 
 class RayBatch(NamedTuple):
-    """What one step renders: rays by the name of their group, and the seen rays' colours (r 3)."""
+    """What one step renders: rays by the name of their group, and the seen rays' colours (r 3).
+
+    Where they are asked for, the alpha of the seen rays' pixels (r) and a background colour for each (r 3).
+    """
 
     groups: dict[str, Rays]
     target: Tensor
+    alpha: Tensor | None = None
+    background: Tensor | None = None
 
 
 class Pixels(NamedTuple):
@@ -267,15 +272,18 @@ class RaySampler:
     """Draws the rays of a step, group by group; only the pixels drawn get rays.
 
     pools: the group `seen` or `unseen` -> its Cameras and its number of rays.
-    images: v h w 3, the pixels of the seen cameras, on the device.
+    images: v h w 3, the pixels of the seen cameras, on the device. alphas: v h w, theirs, where they are asked for.
+    random_background: also draw a colour for each seen ray.
     neighbourhood: RotatedPose, MovedPose or NearPixel; None where no step asks for neighbours.
     batching: pixels of all poses of a pool mixed, in shuffled epochs, and no crop (as released);
     else all pixels of one random pose, without replacement, from `crop` until step `crop_until`.
     """
 
     def __init__(self, pools: dict[str, tuple[Cameras, int]], images: Tensor, *, batching: bool,
-                 neighbourhood=None, crop: Crop | None = None, crop_until: int = 0):
+                 neighbourhood=None, crop: Crop | None = None, crop_until: int = 0,
+                 alphas: Tensor | None = None, random_background: bool = False):
         self.pools, self.images, self.neighbourhood = pools, images, neighbourhood
+        self.alphas, self.random_background = alphas, random_background
         self.whole = Crop(0, 0, *images.shape[1:3])
         self.crop, self.crop_until = crop, crop_until
         self.epochs = None
@@ -297,7 +305,12 @@ class RaySampler:
             near = self.neighbourhood.near([drawn[group] for group in paired], generator)
             rays.update({NEAR[group]: part for group, part in zip(paired, near, strict=True)})
         pixels = drawn[SEEN].pixels
-        return RayBatch(rays, self.images[pixels.pose, pixels.rows, pixels.cols])
+        target = self.images[pixels.pose, pixels.rows, pixels.cols]
+        alpha = None if self.alphas is None else self.alphas[pixels.pose, pixels.rows, pixels.cols]
+        background = None
+        if self.random_background:
+            background = torch.rand(target.shape, generator=generator).to(target)
+        return RayBatch(rays, target, alpha, background)
 
     def pixels(self, group: str, n_poses: int, n_rays: int, step: int, generator: torch.Generator) -> Pixels:
         if self.epochs:

@@ -59,7 +59,9 @@ class Trainer:
         renderings = render_groups(
             self.networks, batch.groups, self.sampling, self.generators.samples, self.chunk, self.query
         )
-        terms = loss_terms(renderings, batch.target, self.regularizers, number)
+        terms = loss_terms(
+            renderings, batch.target, self.regularizers, number, batch.alpha, batch.background
+        )
         self.update(terms)
         if self.occupancy:
             self.occupancy.update(self.step, self.networks, self.generators.samples)

@@ -34,6 +34,7 @@ RELEASED = {
 }  # fmt: skip
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "fp32", "skip_empty": False,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared"}
+BEYOND = {"random_bkgd": False}
 
 
 def defaults():
@@ -49,8 +50,8 @@ def write_config(folder, text):
 def test_released_defaults_and_our_own_options():
     found = defaults()
     assert {name: found[name] for name in RELEASED} == RELEASED
-    assert found.keys() - RELEASED.keys() == OURS.keys() | {"render_test_ray"}
-    assert {name: found[name] for name in OURS} == OURS
+    assert found.keys() - RELEASED.keys() == OURS.keys() | BEYOND.keys() | {"render_test_ray"}
+    assert {name: found[name] for name in OURS | BEYOND} == OURS | BEYOND
 
 
 def test_every_option_is_read_or_listed_as_without_effect():
@@ -152,6 +153,7 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--N_importance", "4", "--N_samples", "2"], "N_samples 2: expected at least 3"),
     ([*MINIMAL, "--entropy_type", "1-p", "--entropy_log_scaling"], "entropy_log_scaling: not with"),
     ([*MINIMAL, "--render_only", "--eval_only"], "found both"),
+    ([*MINIMAL, "--random_bkgd"], "random_bkgd: found no --white_bkgd, expected it"),
     ([*MINIMAL[:4]], "llff: not supported yet"),
 ], ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "")  # fmt: skip
 def test_bad_options(options, expected):
@@ -180,6 +182,8 @@ def test_help_groups_our_own_options(capsys):
     text = capsys.readouterr().out
     own = text.split("our own, not in the released code:")[1].split("\n\n")[0]
     assert set(re.findall(r"--(\w+)", own)) == set(OURS)
+    beyond = text.split("beyond the paper:")[1].split("\n\n")[0]
+    assert set(re.findall(r"^  --(\w+)", beyond, re.MULTILINE)) == set(BEYOND)
 
 
 def test_none_in_a_config_is_not_given(tmp_path):

@@ -1,0 +1,157 @@
+"""The options "beyond the paper": each against a slow reference, and in whole steps and runs."""
+
+from dataclasses import replace
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+import build
+import scene as scene_module
+from load_blender import load_blender
+from load_dtu import load_dtu
+from loss import loss_terms
+from options import parse_options
+from run_nerf import main, make_trainer
+from run_nerf_helpers import Rendering, composite
+from scenes import HEIGHT, WIDTH, memory_scene, random_pixels, refused, write_blender, write_dtu
+from test_device import DEVICE, TINY, pretended_device  # noqa: F401
+from test_training import contents, losses_printed, options, same
+
+DOUBLE = torch.float64
+LOSSES = ["--entropy", "--entropy_ray_zvals_lambda", "0.01", "--smoothing", "--smoothing_lambda", "0.01"]
+
+
+def rand(*shape, seed=0, low=0.0, high=1.0):
+    return low + (high - low) * torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+def alpha_scene():
+    """White, with alphas of which about half are 0."""
+    def alpha(view):
+        values = random_pixels(100 + view, 1)[..., 0] / np.float32(255)
+        return np.where(values < 0.5, np.float32(0), values)
+
+    return replace(memory_scene(white=True), alpha=alpha)
+
+
+def see_through(folder):
+    """The blender scene at `folder` with alphas of which about half are 0."""
+    for path in folder.glob("train/*.png"):
+        pixels = iio.imread(path)
+        pixels[..., 3][pixels[..., 3] < 128] = 0
+        iio.imwrite(path, pixels)
+    return folder
+
+
+# ---- each option in whole steps and runs ----------------------------------------------------------------------------
+
+RUNS = {
+    "random_bkgd": ["--white_bkgd", "--random_bkgd"],
+}  # fmt: skip
+BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())
+
+
+@BY_OPTION
+@pytest.mark.parametrize("mode", [["--no_batching", "--exact_dense"], [*LOSSES, "--raw_noise_std", "1"],
+                                  ["--no_batching", "--skip_empty", "--N_importance", "0"]], ids=str)  # fmt: skip
+def test_resume_is_exact(tmp_path, capsys, extra, mode):
+    scene = see_through(write_blender(tmp_path / "scene"))
+    command = options(scene, tmp_path, *mode, *extra, "--density_bias", "0.5", "--i_img", "0")
+    assert main([*command, "--N_iters", "5", "--expname", "whole"]) == 0
+    whole = losses_printed(capsys.readouterr().out)
+    assert main([*command, "--N_iters", "2"]) == 0
+    assert main([*command, "--N_iters", "5"]) == 0
+    assert losses_printed(capsys.readouterr().out) == whole
+    first, second = contents(tmp_path, 5, "whole"), contents(tmp_path, 5)
+    assert all(same(first[part], second[part]) for part in first.keys() - {"options"})
+
+
+@BY_OPTION
+@pytest.mark.parametrize("exact", [[], ["--exact_dense"]], ids=["sparse", "dense"])
+def test_steps_stay_on_the_device(pretended_device, extra, exact):  # noqa: F811
+    args, _ = parse_options([*TINY, "--no_batching", "--N_importance", "5", "--use_viewdirs", *extra, *exact])
+    trainer = make_trainer(args, alpha_scene(), DEVICE)
+    for _ in range(2):
+        terms, _ = trainer.train_step()
+    assert all(value.device == DEVICE for _, value in terms.values())
+
+
+# ---- random_bkgd ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_random_backgrounds(coarse):
+    """As if photographs and renderings had been composited on each ray's own colour from the start."""
+    n, s = 5, 4
+    raw = [rand(n, s, 3, low=-2, high=2).requires_grad_(), rand(n, s, seed=1, low=-2, high=2).requires_grad_()]
+    z, directions = rand(n, s, seed=2, low=2, high=6).sort(-1).values, rand(n, 3, seed=3)
+    rgb, alpha, background = rand(n, 3, seed=4), rand(n, seed=5), rand(n, 3, seed=6)
+    on_white = composite(*raw, z, directions, white_background=True)
+    rendering = Rendering(on_white if coarse else None, on_white)
+    target = rgb * alpha[:, None] + 1 - alpha[:, None]
+    terms = loss_terms({"seen": rendering}, target, [], 1, alpha, background)
+
+    bare, expected = composite(*raw, z, directions), 0
+    for r in range(n):
+        for c in range(3):
+            truth = rgb[r, c] * alpha[r] + (1 - alpha[r]) * background[r, c]
+            seen = bare.rgb[r, c] + (1 - bare.acc[r]) * background[r, c]
+            expected = expected + (seen - truth) ** 2 / (3 * n)
+    assert len(terms) == 1 + coarse
+    for _, value in terms.values():
+        torch.testing.assert_close(value, expected)
+        ours, theirs = (torch.autograd.grad(x, raw, retain_graph=True) for x in (value, expected))
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("batching", [[], ["--no_batching"]])
+def test_random_backgrounds_leave_the_rays_alone(batching):
+    """Only the colours are drawn in addition, after all else, and from 0 to 1; alphas are those of the pixels."""
+    scene, batches = alpha_scene(), []
+    for on in ("True", "False"):
+        words = ["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--white_bkgd", "--N_rand", "40"]
+        args, _ = parse_options([*words, *LOSSES, "--N_entropy", "5", "--random_bkgd", on, *batching])
+        sampler = build.build_sampler(args, scene, torch.device("cpu"))
+        batches.append(sampler.draw(1, {"seen", "unseen", "seen_near"}, torch.Generator().manual_seed(3)))
+    on, off = batches
+    assert torch.equal(on.target, off.target)
+    assert all(torch.equal(on.groups[group].origins, off.groups[group].origins) for group in off.groups)
+    assert (off.alpha, off.background) == (None, None)
+    assert on.background.shape == on.target.shape
+    assert 0 <= on.background.min() < 0.1 < 0.9 < on.background.max() <= 1
+    alpha_of = {tuple(scene.image(view)[row, col]): scene.alpha(view)[row, col]
+                for view in scene.train for row in range(HEIGHT) for col in range(WIDTH)}  # fmt: skip
+    assert [alpha_of[tuple(rgb)] for rgb in on.target.numpy()] == on.alpha.tolist()
+
+
+@pytest.mark.parametrize("half_res", [False, True])
+def test_alpha_of_blender(tmp_path, monkeypatch, half_res):
+    """Of the same pixels as the colours, which are decoded once for both."""
+    folder, decoded = write_blender(tmp_path / "scene"), []
+    scene = load_blender(folder, white_bkgd=True, half_res=half_res)
+    read = scene_module.decoded
+    monkeypatch.setattr(scene_module, "decoded", lambda path: decoded.append(path) or read(path))
+    for view in (1, 2):
+        image, alpha = scene.image(view), scene.alpha(view)
+        pixels = iio.imread(folder / f"train/r_{view}.png") / 255
+        if half_res:
+            pixels = pixels.reshape(HEIGHT // 2, 2, WIDTH // 2, 2, 4).mean((1, 3))
+        np.testing.assert_allclose(alpha, pixels[..., 3], atol=1e-6)
+        np.testing.assert_allclose(image, pixels[..., :3] * alpha[..., None] + 1 - alpha[..., None], atol=1e-6)
+    assert len(decoded) == 2
+
+
+def test_images_without_alpha(tmp_path, capsys):
+    folder = write_blender(tmp_path / "rgb", channels=3)
+    assert load_blender(folder).alpha is None
+    assert load_dtu(write_dtu(tmp_path / "dtu"), train_scene=[0]).alpha is None
+    assert main(options(folder, tmp_path, "--white_bkgd", "--random_bkgd", "--N_iters", "1")) == 2
+    assert "--random_bkgd: the images of rgb have no alpha, expected RGBA" in capsys.readouterr().err
+    folder = write_blender(tmp_path / "mixed")
+    iio.imwrite(folder / "train/r_1.png", random_pixels(0, 3))
+    scene = load_blender(folder)
+    assert scene.image(1).shape == (HEIGHT, WIDTH, 3)
+    with refused(r"r_1\.png: found an image without alpha, expected RGBA"):
+        scene.alpha(1)

@@ -10,7 +10,7 @@ import torch
 import checkpoint
 from errors import InputError
 from load_scene import load_scene
-from loss import Regularizer, entropy_regularizer, smoothness_regularizer
+from loss import Regularizer, carving_regularizer, entropy_regularizer, smoothness_regularizer
 from occupancy import Occupancy
 from rays import (
     SEEN,
@@ -226,6 +226,8 @@ def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
                 unseen=has_unseen(args),
             )
         )
+    if args.carving_lambda:
+        regularizers.append(carving_regularizer(weight=args.carving_lambda))
     return regularizers
 
 
@@ -253,7 +255,7 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
     pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
     if has_unseen(args):
         pools[UNSEEN] = (cameras_of(scene, scene.unseen, args.pixel_center, device), args.N_entropy)
-    needs_alpha = [name for name in ("random_bkgd",) if getattr(args, name)]
+    needs_alpha = [name for name in ("random_bkgd", "carving_lambda") if getattr(args, name)]
     if needs_alpha and scene.alpha is None:
         raise InputError(f"--{needs_alpha[0]}: the images of {scene.name} have no alpha, expected RGBA images")
     images = np.empty((len(scene.train), scene.height, scene.width, 3), np.float32)

@@ -57,12 +57,24 @@ def smoothness_loss(alpha: Tensor, near_alpha: Tensor, activation: str = "norm")
     return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
 
 
+class Composites(dict):
+    """What regularizers see of a step: the name of a ray group -> its final composite.
+
+    coarse: likewise of the coarse pass, where there is one. alpha: r, of the seen rays' pixels, where it is asked for.
+    """
+
+    def __init__(self, renderings: Mapping, alpha: Tensor | None = None):
+        super().__init__({group: rendering.fine for group, rendering in renderings.items()})
+        self.coarse = {group: both.coarse for group, both in renderings.items() if both.coarse is not None}
+        self.alpha = alpha
+
+
 @dataclass(frozen=True)
 class Regularizer:
     """A term of the loss that is added to the colour loss.
 
     groups: the ray groups that must be rendered for it, where its weight is not 0.
-    weight: step number -> weight. value: the groups' final composites -> scalar.
+    weight: step number -> weight. value: Composites, the groups' final composites -> scalar.
     """
 
     name: str
@@ -105,6 +117,18 @@ def smoothness_regularizer(
     return Regularizer("smoothing", rays + near, schedule, value)
 
 
+def carving_regularizer(*, weight: float) -> Regularizer:
+    """Space carving: mean accumulated opacity of the seen rays whose pixel is wholly transparent, of the fine pass
+    plus, as with colours, of the coarse pass; 0 where there is no such ray."""
+
+    def value(composites: Composites) -> Tensor:
+        empty = composites.alpha == 0
+        passes = [group["seen"] for group in (composites, composites.coarse) if "seen" in group]
+        return sum(torch.where(empty, seen.acc, 0).sum() for seen in passes) / empty.sum().clamp_min(1)
+
+    return Regularizer("carving", ("seen",), lambda step: weight, value)
+
+
 def active(regularizers: list[Regularizer], step: int) -> list[Regularizer]:
     """Those with a weight at this step."""
     return [regularizer for regularizer in regularizers if regularizer.weight(step) != 0]
@@ -135,7 +159,7 @@ def loss_terms(
     terms = {"colour_fine": (1.0, colour(seen.fine))}
     if seen.coarse is not None:
         terms["colour_coarse"] = (1.0, colour(seen.coarse))
-    composites = {group: rendering.fine for group, rendering in renderings.items()}
+    composites = Composites(renderings, alpha)
     for regularizer in active(regularizers, step):
         terms[regularizer.name] = (regularizer.weight(step), regularizer.value(composites))
     return terms

@@ -224,6 +224,8 @@ def add_smoothing_options(group) -> None:
 
 def add_further_options(group) -> None:
     add_flag(group, "random_bkgd", "train on backgrounds of random colours instead of white (RGBA images)")
+    group.add_argument("--carving_lambda", type=AMOUNT, default=0.0,
+                       help="weight of the mean opacity of seen rays whose pixel has alpha 0 (RGBA images)")
 
 
 def add_evaluation_options(group) -> None:

@@ -133,7 +133,7 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
     train = " ".join(scene.view_names[view] for view in scene.train[:8]) + (" ..." if len(scene.train) > 8 else "")
     sizes = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    terms = [name for name in ("entropy", "smoothing") if getattr(args, name)]
+    terms = [regularizer.name for regularizer in build.build_regularizers(args)]
     lines = {
         "scene": f"{scene.name} ({args.dataset_type}), {scene.width} x {scene.height}, "
         f"near {scene.near:g}, far {scene.far:g}, {'white' if scene.white_background else 'black'} background",

@@ -11,7 +11,7 @@ import build
 import scene as scene_module
 from load_blender import load_blender
 from load_dtu import load_dtu
-from loss import loss_terms
+from loss import Composites, carving_regularizer, loss_terms
 from options import parse_options
 from run_nerf import main, make_trainer
 from run_nerf_helpers import Rendering, composite
@@ -49,6 +49,7 @@ def see_through(folder):
 
 RUNS = {
     "random_bkgd": ["--white_bkgd", "--random_bkgd"],
+    "carving": ["--carving_lambda", "0.3"],
 }  # fmt: skip
 BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())
 
@@ -155,3 +156,42 @@ def test_images_without_alpha(tmp_path, capsys):
     assert scene.image(1).shape == (HEIGHT, WIDTH, 3)
     with refused(r"r_1\.png: found an image without alpha, expected RGBA"):
         scene.alpha(1)
+
+
+# ---- carving --------------------------------------------------------------------------------------------------------
+
+
+def some_rays(n=5, s=4, seed=0):
+    """A composite of n rays, and the raw colours and densities that it depends on."""
+    raw = [rand(n, s, 3, seed=seed, low=-2, high=2), rand(n, s, seed=seed + 1, low=-1, high=2)]
+    raw = [tensor.requires_grad_() for tensor in raw]
+    z = rand(n, s, seed=seed + 2, low=2, high=6).sort(-1).values
+    return composite(*raw, z, rand(n, 3, seed=seed + 3, low=-1)), raw
+
+
+def compare(value, expected, inputs):
+    """Values and gradients."""
+    torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-14)
+    ours, theirs = (torch.autograd.grad(x, inputs, retain_graph=True, allow_unused=True) for x in (value, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in ours)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_carving(coarse):
+    (fine, raw), (first, raw_first) = some_rays(), some_rays(seed=10)
+    alpha = torch.tensor([0, 1e-3, 1.0, 0, 0.5], dtype=DOUBLE)
+    regularizer = carving_regularizer(weight=0.3)
+    value = regularizer.value(Composites({"seen": Rendering(first if coarse else None, fine)}, alpha))
+    expected = (fine.acc[0] + fine.acc[3]) / 2 + coarse * (first.acc[0] + first.acc[3]) / 2
+    compare(value, expected, raw + raw_first * coarse)
+    assert (regularizer.groups, regularizer.weight(1), regularizer.weight(10**6)) == (("seen",), 0.3, 0.3)
+    none = regularizer.value(Composites({"seen": Rendering(None, fine)}, alpha + 1e-6))
+    assert none.item() == 0
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(none, fine.acc))
+
+
+def test_carving_needs_alpha(tmp_path, capsys):
+    folder = write_blender(tmp_path / "rgb", channels=3)
+    assert main(options(folder, tmp_path, "--carving_lambda", "0.1", "--N_iters", "1")) == 2
+    assert "--carving_lambda: the images of rgb have no alpha, expected RGBA" in capsys.readouterr().err

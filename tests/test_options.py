@@ -34,7 +34,7 @@ RELEASED = {
 }  # fmt: skip
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "fp32", "skip_empty": False,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared"}
-BEYOND = {"random_bkgd": False}
+BEYOND = {"random_bkgd": False, "carving_lambda": 0.0}
 
 
 def defaults():

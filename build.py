@@ -213,6 +213,10 @@ def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
                 unseen=has_unseen(args),
                 seen=args.computing_entropy_all,
                 neighbours=args.smoothing and not args.entropy_ignore_smoothing,
+                on=args.entropy_on,
+                skip_last=args.entropy_skip_last,
+                start=args.entropy_start_iter,
+                ramp=args.entropy_ramp,
             )
         )
     if args.smoothing:

@@ -86,18 +86,29 @@ class Regularizer:
 def entropy_regularizer(
     *, weight: float, end: int | None, threshold: float, kind: str, log_scaling: bool,
     unseen: bool, seen: bool, neighbours: bool,
+    on: str = "alpha", skip_last: bool = False, start: int = 0, ramp: int = 0,
 ) -> Regularizer:
     """Ray entropy of the unseen rays (`unseen`), the seen rays (`seen`, and where there are no unseen
-    ones), and of such neighbours (`neighbours`) as the step renders for others."""
+    ones), and of such neighbours (`neighbours`) as the step renders for others.
+
+    on: which of a sample's numbers are the distribution, `alpha` (the paper's) or the rendering `weights`.
+    skip_last: leave out the last sample, whose bin has no end. start: the first step with the term, whose
+    weight grows over `ramp` steps.
+    """
     needed = ("unseen",) * unseen + ("seen",) * (seen or not unseen)
     covered = needed + ("seen_near", "unseen_near") * neighbours
 
     def value(composites: Mapping) -> Tensor:
         parts = [composites[group] for group in covered if group in composites]
-        alpha, acc = torch.cat([part.alpha for part in parts]), torch.cat([part.acc for part in parts])
-        return entropy_loss(alpha, acc, threshold, kind, log_scaling)
+        mass, acc = torch.cat([getattr(part, on) for part in parts]), torch.cat([part.acc for part in parts])
+        return entropy_loss(mass[:, :-1] if skip_last else mass, acc, threshold, kind, log_scaling)
 
-    return Regularizer("entropy", needed, lambda step: weight if end is None or step <= end else 0.0, value)
+    def schedule(step: int) -> float:
+        if step < start or (end is not None and step > end):
+            return 0.0
+        return weight * min((step - max(start, 1) + 1) / ramp, 1.0) if ramp else weight
+
+    return Regularizer("entropy", needed, schedule, value)
 
 
 def smoothness_regularizer(

@@ -226,6 +226,11 @@ def add_further_options(group) -> None:
     add_flag(group, "random_bkgd", "train on backgrounds of random colours instead of white (RGBA images)")
     group.add_argument("--carving_lambda", type=AMOUNT, default=0.0,
                        help="weight of the mean opacity of seen rays whose pixel has alpha 0 (RGBA images)")
+    group.add_argument("--entropy_on", choices=("alpha", "weights"), default="alpha",
+                       help="ray entropy of the samples' alphas, as in the paper, or of their rendering weights")
+    add_flag(group, "entropy_skip_last", "ray entropy without the last sample, whose bin is infinite")
+    group.add_argument("--entropy_start_iter", type=COUNT, default=0, help="first step with ray entropy")
+    group.add_argument("--entropy_ramp", type=COUNT, default=0, help="steps over which its weight grows from there")
 
 
 def add_evaluation_options(group) -> None:
@@ -300,6 +305,9 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--entropy_acc_threshold: found {args.entropy_acc_threshold}, expected a finite number")
     if args.entropy_type == "1-p" and args.entropy_log_scaling:
         raise InputError("--entropy_log_scaling: not with --entropy_type 1-p, whose mean is negative")
+    if args.entropy_end_iter is not None and args.entropy_start_iter > args.entropy_end_iter:
+        raise InputError(f"--entropy_start_iter {args.entropy_start_iter}: found --entropy_end_iter "
+                         f"{args.entropy_end_iter}, expected a start that is not after the end")
     if args.random_bkgd and not args.white_bkgd:
         raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
     if args.exact_dense and (args.skip_empty or args.precision != "fp32"):

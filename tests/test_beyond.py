@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import build
+import reference
 import scene as scene_module
 from load_blender import load_blender
 from load_dtu import load_dtu
-from loss import Composites, carving_regularizer, loss_terms
+from loss import Composites, carving_regularizer, entropy_regularizer, loss_terms
 from options import parse_options
 from run_nerf import main, make_trainer
 from run_nerf_helpers import Rendering, composite
@@ -50,6 +51,8 @@ def see_through(folder):
 RUNS = {
     "random_bkgd": ["--white_bkgd", "--random_bkgd"],
     "carving": ["--carving_lambda", "0.3"],
+    "entropy": ["--entropy", "--entropy_ray_zvals_lambda", "0.01", "--entropy_on", "weights", "--entropy_skip_last",
+                "--entropy_start_iter", "1", "--entropy_ramp", "3"],
 }  # fmt: skip
 BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())
 
@@ -77,6 +80,22 @@ def test_steps_stay_on_the_device(pretended_device, extra, exact):  # noqa: F811
     for _ in range(2):
         terms, _ = trainer.train_step()
     assert all(value.device == DEVICE for _, value in terms.values())
+
+
+def some_rays(n=5, s=4, seed=0):
+    """A composite of n rays, and the raw colours and densities that it depends on."""
+    raw = [rand(n, s, 3, seed=seed, low=-2, high=2), rand(n, s, seed=seed + 1, low=-1, high=2)]
+    raw = [tensor.requires_grad_() for tensor in raw]
+    z = rand(n, s, seed=seed + 2, low=2, high=6).sort(-1).values
+    return composite(*raw, z, rand(n, 3, seed=seed + 3, low=-1)), raw
+
+
+def compare(value, expected, inputs):
+    """Values and gradients."""
+    torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-14)
+    ours, theirs = (torch.autograd.grad(x, inputs, retain_graph=True, allow_unused=True) for x in (value, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in ours)
 
 
 # ---- random_bkgd ----------------------------------------------------------------------------------------------------
@@ -161,22 +180,6 @@ def test_images_without_alpha(tmp_path, capsys):
 # ---- carving --------------------------------------------------------------------------------------------------------
 
 
-def some_rays(n=5, s=4, seed=0):
-    """A composite of n rays, and the raw colours and densities that it depends on."""
-    raw = [rand(n, s, 3, seed=seed, low=-2, high=2), rand(n, s, seed=seed + 1, low=-1, high=2)]
-    raw = [tensor.requires_grad_() for tensor in raw]
-    z = rand(n, s, seed=seed + 2, low=2, high=6).sort(-1).values
-    return composite(*raw, z, rand(n, 3, seed=seed + 3, low=-1)), raw
-
-
-def compare(value, expected, inputs):
-    """Values and gradients."""
-    torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-14)
-    ours, theirs = (torch.autograd.grad(x, inputs, retain_graph=True, allow_unused=True) for x in (value, expected))
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
-    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in ours)
-
-
 @pytest.mark.parametrize("coarse", [False, True])
 def test_carving(coarse):
     (fine, raw), (first, raw_first) = some_rays(), some_rays(seed=10)
@@ -195,3 +198,45 @@ def test_carving_needs_alpha(tmp_path, capsys):
     folder = write_blender(tmp_path / "rgb", channels=3)
     assert main(options(folder, tmp_path, "--carving_lambda", "0.1", "--N_iters", "1")) == 2
     assert "--carving_lambda: the images of rgb have no alpha, expected RGBA" in capsys.readouterr().err
+
+
+# ---- variants of the entropy ----------------------------------------------------------------------------------------
+
+
+def make_entropy(**changed):
+    given = {"weight": 0.3, "end": None, "threshold": 0.5, "kind": "log2", "log_scaling": False, "unseen": True,
+             "seen": False, "neighbours": False} | changed  # fmt: skip
+    return entropy_regularizer(**given)
+
+
+@pytest.mark.parametrize("on", ["alpha", "weights"])
+@pytest.mark.parametrize("skip_last", [False, True])
+@pytest.mark.parametrize("kind", ["log2", "1-p"])
+def test_what_the_entropy_is_of(on, skip_last, kind):
+    """The mask's accumulated opacity is always that of all samples."""
+    rays, raw = some_rays(6, 5)
+    value = make_entropy(on=on, skip_last=skip_last, kind=kind).value({"unseen": rays})
+    mass = [[row[k] for k in range(5 - skip_last)] for row in getattr(rays, on)]
+    expected = sum(reference.ray_entropy(torch.stack(row), kind) for row, acc in zip(mass, rays.acc, strict=True)
+                   if acc > 0.5) / 6  # fmt: skip
+    compare(value, expected, raw[1])
+
+
+@pytest.mark.parametrize(("start", "ramp", "end", "expected"), [
+    (0, 0, None, [1, 1, 1, 1, 1, 1, 1]),
+    (0, 4, None, [0.25, 0.5, 0.75, 1, 1, 1, 1]),
+    (1, 4, None, [0.25, 0.5, 0.75, 1, 1, 1, 1]),
+    (3, 0, None, [0, 0, 1, 1, 1, 1, 1]),
+    (3, 2, 5, [0, 0, 0.5, 1, 1, 0, 0]),
+    (3, 1, None, [0, 0, 1, 1, 1, 1, 1]),
+])  # fmt: skip
+def test_when_the_entropy_counts(start, ramp, end, expected):
+    regularizer = make_entropy(start=start, ramp=ramp, end=end)
+    assert [regularizer.weight(step) for step in range(1, 8)] == pytest.approx([0.3 * share for share in expected])
+
+
+def test_a_late_entropy_costs_nothing_before():
+    args, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--no_batching",
+                             "--N_rand", "4", "--N_entropy", "3", *LOSSES[:3], "--entropy_start_iter", "3"])
+    trainer = make_trainer(args, memory_scene(), torch.device("cpu"))
+    assert [set(trainer.train_step()[1]) for _ in range(3)] == [{"seen"}, {"seen"}, {"seen", "unseen"}]

@@ -34,7 +34,8 @@ RELEASED = {
 }  # fmt: skip
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "fp32", "skip_empty": False,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared"}
-BEYOND = {"random_bkgd": False, "carving_lambda": 0.0}
+BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
+          "entropy_start_iter": 0, "entropy_ramp": 0}
 
 
 def defaults():
@@ -154,6 +155,7 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--entropy_type", "1-p", "--entropy_log_scaling"], "entropy_log_scaling: not with"),
     ([*MINIMAL, "--render_only", "--eval_only"], "found both"),
     ([*MINIMAL, "--random_bkgd"], "random_bkgd: found no --white_bkgd, expected it"),
+    ([*MINIMAL, "--entropy_start_iter", "9", "--entropy_end_iter", "8"], "start_iter 9: found --entropy_end_iter 8"),
     ([*MINIMAL[:4]], "llff: not supported yet"),
 ], ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "")  # fmt: skip
 def test_bad_options(options, expected):

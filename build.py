@@ -23,7 +23,7 @@ from rays import (
     cameras_of,
     central_crop,
 )
-from run_nerf_helpers import DenseQuery, NeRF, Networks, Query, Sampling
+from run_nerf_helpers import Annealing, DenseQuery, NeRF, Networks, Query, Sampling
 from scene import Scene, bounds_of
 from sparse import SparseQuery
 
@@ -147,6 +147,7 @@ def build_networks(args: argparse.Namespace, device: torch.device, generator: to
             generator=generator,
             device=device,
             density_bias=args.density_bias,
+            annealing=Annealing(args.freq_start, args.freq_end_iter) if args.freq_end_iter else None,
         )
 
     coarse = network(args.netdepth, args.netwidth)

@@ -226,6 +226,9 @@ def add_further_options(group) -> None:
     add_flag(group, "random_bkgd", "train on backgrounds of random colours instead of white (RGBA images)")
     group.add_argument("--carving_lambda", type=AMOUNT, default=0.0,
                        help="weight of the mean opacity of seen rays whose pixel has alpha 0 (RGBA images)")
+    group.add_argument("--freq_start", type=COUNT, default=0, help="frequencies for points in use at the start")
+    group.add_argument("--freq_end_iter", type=COUNT, default=0,
+                       help="let the others in, one after the other, until this step; 0 = all from the start")
     group.add_argument("--entropy_on", choices=("alpha", "weights"), default="alpha",
                        help="ray entropy of the samples' alphas, as in the paper, or of their rendering weights")
     add_flag(group, "entropy_skip_last", "ray entropy without the last sample, whose bin is infinite")
@@ -308,6 +311,14 @@ def check(args: argparse.Namespace) -> None:
     if args.entropy_end_iter is not None and args.entropy_start_iter > args.entropy_end_iter:
         raise InputError(f"--entropy_start_iter {args.entropy_start_iter}: found --entropy_end_iter "
                          f"{args.entropy_end_iter}, expected a start that is not after the end")
+    if args.freq_start and not args.freq_end_iter:
+        raise InputError(f"--freq_start {args.freq_start}: found no --freq_end_iter, expected the step until which "
+                         "the other frequencies are let in")
+    if args.freq_end_iter and (args.i_embed or not args.multires):
+        name = f"i_embed {args.i_embed}" if args.i_embed else "multires 0"
+        raise InputError(f"--freq_end_iter {args.freq_end_iter}: found --{name}, expected frequencies to let in")
+    if args.freq_start > args.multires:
+        raise InputError(f"--freq_start {args.freq_start}: found --multires {args.multires}, expected at most that")
     if args.random_bkgd and not args.white_bkgd:
         raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
     if args.exact_dense and (args.skip_empty or args.precision != "fp32"):

@@ -54,6 +54,7 @@ class Trainer:
     def train_step(self) -> tuple[dict, dict]:
         """One update; returns the terms of the loss and the renderings that it was made from."""
         number = self.step + 1
+        self.networks.set_step(number)
         groups = needed_groups(self.regularizers, number)
         batch = self.sampler.draw(number, groups, self.generators.pixels)
         renderings = render_groups(

@@ -31,6 +31,25 @@ def encoded_size(n_freqs: int | None) -> int:
     return 3 if n_freqs is None else 3 + 6 * n_freqs
 
 
+@dataclass(frozen=True)
+class Annealing:
+    """Frequency annealing (FreeNeRF: Yang, Pavone, Wang, CVPR 2023): the points' frequencies beyond the first `start`
+    are let in linearly until step `end`; those of the viewing directions in the same share of their own number."""
+
+    start: int
+    end: int
+
+    def share(self, step: int, multires: int) -> float:
+        """Of the frequencies, how many are in, 0..1."""
+        return (self.start + (multires - self.start) * min(step / self.end, 1.0)) / multires
+
+
+def band_weights(n_freqs: int, shown: float) -> list[float]:
+    """A weight for each number of a positional encoding of which `shown` of `n_freqs` frequencies are in, the last
+    of them in part. The raw input always is."""
+    return [1.0] * 3 + [min(max(shown - k, 0.0), 1.0) for k in range(n_freqs) for _ in range(6)]
+
+
 class NeRF(nn.Module):
     """The MLP: points and viewing directions -> raw colour and raw density.
 
@@ -43,11 +62,12 @@ class NeRF(nn.Module):
     output_ch: outputs without viewing directions; the first four are colour and density.
     density_bias: added to the initial raw density, which is almost constant over space: where it is below 0,
     as it is for half of all draws, there is no density anywhere, and hence no gradient.
+    annealing: of the frequencies, which are then those of the step that `set_step` names; 0 at first.
     """
 
     def __init__(self, depth: int = 8, width: int = 256, multires: int | None = 10, multires_views: int | None = 4,
                  use_viewdirs: bool = True, output_ch: int = 4, generator: torch.Generator | None = None,
-                 device: torch.device | None = None, density_bias: float = 0.0):
+                 device: torch.device | None = None, density_bias: float = 0.0, annealing: Annealing | None = None):
         super().__init__()
 
         def linear(n_in: int, n_out: int) -> nn.Linear:
@@ -67,6 +87,18 @@ class NeRF(nn.Module):
             self.output_linear = linear(width, output_ch)
         with torch.no_grad():
             (self.alpha_linear.bias if use_viewdirs else self.output_linear.bias[3:4]).add_(density_bias)
+        self.annealing = annealing
+        self.set_step(0)
+
+    def set_step(self, step: int) -> None:
+        """Show the frequencies of a training step; of its checkpoint, those that it was trained with last."""
+        self.point_mask = self.view_mask = None
+        if self.annealing and step < self.annealing.end:
+            share, like = self.annealing.share(step, self.multires), next(self.parameters())
+            self.point_mask, self.view_mask = (
+                torch.tensor(band_weights(n, share * n), dtype=torch.float64).to(like.dtype).to(like.device)
+                for n in (self.multires, self.multires_views)
+            )
 
     def forward(self, points: Tensor, viewdirs: Tensor) -> tuple[Tensor, Tensor]:
         """points r s 3, viewdirs r 3 -> raw colour r s 3, raw density r s."""
@@ -77,6 +109,8 @@ class NeRF(nn.Module):
     def features(self, points: Tensor) -> Tensor:
         """points ... 3 -> ... width: what density and colour are read from."""
         encoded = positional_encoding(points, self.multires)
+        if self.point_mask is not None:
+            encoded = encoded * self.point_mask
         h = encoded
         for i, layer in enumerate(self.pts_linears):
             h = layer(torch.cat([encoded.to(h.dtype), h], dim=-1) if i == SKIP + 1 else h).relu_()
@@ -88,7 +122,10 @@ class NeRF(nn.Module):
 
     def encoded_views(self, viewdirs: Tensor) -> Tensor:
         """... 3 -> what `colour` takes of the viewing directions; nothing (... 0) where they have no part."""
-        return positional_encoding(viewdirs, self.multires_views) if self.use_viewdirs else viewdirs[..., :0]
+        if not self.use_viewdirs:
+            return viewdirs[..., :0]
+        encoded = positional_encoding(viewdirs, self.multires_views)
+        return encoded if self.view_mask is None else encoded * self.view_mask
 
     def colour(self, h: Tensor, views: Tensor) -> Tensor:
         """features ... width, encoded viewing directions -> raw colour ... 3."""
@@ -224,6 +261,12 @@ class Networks(NamedTuple):
     def parameters(self) -> list[nn.Parameter]:
         """In the order of the released optimizer: coarse, then fine."""
         return [parameter for network in self if network is not None for parameter in network.parameters()]
+
+    def set_step(self, step: int) -> None:
+        """Show the frequencies of a step, where they are annealed."""
+        for network in self:
+            if network is not None:
+                network.set_step(step)
 
 
 class Query(Protocol):

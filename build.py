@@ -10,7 +10,13 @@ import torch
 import checkpoint
 from errors import InputError
 from load_scene import load_scene
-from loss import Regularizer, carving_regularizer, entropy_regularizer, smoothness_regularizer
+from loss import (
+    Regularizer,
+    carving_regularizer,
+    entropy_regularizer,
+    occlusion_regularizer,
+    smoothness_regularizer,
+)
 from occupancy import Occupancy
 from rays import (
     SEEN,
@@ -233,6 +239,8 @@ def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
         )
     if args.carving_lambda:
         regularizers.append(carving_regularizer(weight=args.carving_lambda))
+    if args.occlusion_lambda:
+        regularizers.append(occlusion_regularizer(weight=args.occlusion_lambda, samples=args.occlusion_samples))
     return regularizers
 
 

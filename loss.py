@@ -140,6 +140,17 @@ def carving_regularizer(*, weight: float) -> Regularizer:
     return Regularizer("carving", ("seen",), lambda step: weight, value)
 
 
+def occlusion_regularizer(*, weight: float, samples: int) -> Regularizer:
+    """The density of the seen rays' first `samples` samples, as a mean over all samples: what is right in front of
+    a camera is likely to be a floater (FreeNeRF: Yang, Pavone, Wang, CVPR 2023, section 3.4)."""
+
+    def value(composites: Mapping) -> Tensor:
+        density = composites["seen"].density
+        return density[:, :samples].sum() / density.numel()
+
+    return Regularizer("occlusion", ("seen",), lambda step: weight, value)
+
+
 def active(regularizers: list[Regularizer], step: int) -> list[Regularizer]:
     """Those with a weight at this step."""
     return [regularizer for regularizer in regularizers if regularizer.weight(step) != 0]

@@ -234,6 +234,9 @@ def add_further_options(group) -> None:
     add_flag(group, "entropy_skip_last", "ray entropy without the last sample, whose bin is infinite")
     group.add_argument("--entropy_start_iter", type=COUNT, default=0, help="first step with ray entropy")
     group.add_argument("--entropy_ramp", type=COUNT, default=0, help="steps over which its weight grows from there")
+    group.add_argument("--occlusion_lambda", type=AMOUNT, default=0.0,
+                       help="weight of the density of the samples nearest to the camera, on seen rays")
+    group.add_argument("--occlusion_samples", type=POSITIVE, default=20, help="how many samples of a ray these are")
 
 
 def add_evaluation_options(group) -> None:
@@ -319,6 +322,10 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--freq_end_iter {args.freq_end_iter}: found --{name}, expected frequencies to let in")
     if args.freq_start > args.multires:
         raise InputError(f"--freq_start {args.freq_start}: found --multires {args.multires}, expected at most that")
+    n_samples = args.N_samples + args.N_importance
+    if args.occlusion_lambda and args.occlusion_samples > n_samples:
+        raise InputError(f"--occlusion_samples {args.occlusion_samples}: found {n_samples} samples of a ray "
+                         "(N_samples + N_importance), expected at most that")
     if args.random_bkgd and not args.white_bkgd:
         raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
     if args.exact_dense and (args.skip_empty or args.precision != "fp32"):

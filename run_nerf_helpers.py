@@ -197,7 +197,8 @@ def fine_depths(z: Tensor, weights: Tensor, u: Tensor) -> Tensor:
 
 class Composite(NamedTuple):
     """What one pass sees along each ray: rgb r 3, None where nobody asked for colour; depth (z-depth), acc
-    (accumulated opacity), disparity r; weights and alpha r s."""
+    (accumulated opacity), disparity r; weights and alpha r s; of the same samples the density, noise included and not
+    below 0, and the depths z."""
 
     rgb: Tensor | None
     depth: Tensor
@@ -205,6 +206,8 @@ class Composite(NamedTuple):
     disparity: Tensor
     weights: Tensor
     alpha: Tensor
+    density: Tensor
+    z: Tensor
 
 
 class Rendering(NamedTuple):
@@ -234,7 +237,7 @@ def composite(
             rgb = rgb + (1 - acc[:, None])
     seen = torch.where(acc > 0, acc, 1)  # 1 instead of 0/0, in the gradient too
     disparity = torch.where(acc > 0, 1 / (depth / seen).clamp_min(1e-10), 0)
-    return Composite(rgb, depth, acc, disparity, weights, alpha)
+    return Composite(rgb, depth, acc, disparity, weights, alpha, density, z)
 
 
 # Rendering.

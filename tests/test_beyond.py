@@ -12,7 +12,7 @@ import reference
 import scene as scene_module
 from load_blender import load_blender
 from load_dtu import load_dtu
-from loss import Composites, carving_regularizer, entropy_regularizer, loss_terms
+from loss import Composites, carving_regularizer, entropy_regularizer, loss_terms, occlusion_regularizer
 from options import parse_options
 from render import make_renderer
 from run_nerf import main, make_trainer
@@ -66,6 +66,7 @@ RUNS = {
     "carving": ["--carving_lambda", "0.3"],
     "entropy": ["--entropy", "--entropy_ray_zvals_lambda", "0.01", "--entropy_on", "weights", "--entropy_skip_last",
                 "--entropy_start_iter", "1", "--entropy_ramp", "3"],
+    "occlusion": ["--occlusion_lambda", "0.1", "--occlusion_samples", "2"],
     "freq": ["--freq_start", "2", "--freq_end_iter", "4"],
 }  # fmt: skip
 BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())
@@ -344,3 +345,22 @@ def test_masked_gradients_of_both_queries():
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-8, atol=1e-12)
     assert not torch.allclose(gradients[1][0], gradients[2][0])
     assert (gradients[1][0][:, 3 + 6 * 5 :] == 0).all()
+
+
+# ---- occlusion ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("samples", [1, 3, 4])
+def test_occlusion(samples):
+    """Noise included, densities below 0 as 0."""
+    n, s = 5, 4
+    raw, noise = rand(n, s, low=-1, high=2).requires_grad_(), rand(n, s, seed=1, low=-1)
+    z = rand(n, s, seed=2, low=2, high=6).sort(-1).values
+    rays = composite(None, raw, z, rand(n, 3, seed=3, low=-1), noise)
+    regularizer = occlusion_regularizer(weight=0.2, samples=samples)
+    expected = 0
+    for r in range(n):
+        for k in range(samples):
+            expected = expected + max(raw[r, k] + noise[r, k], 0 * raw[r, k]) / (n * s)
+    compare(regularizer.value({"seen": rays}), expected, [raw])
+    assert (regularizer.groups, regularizer.weight(7)) == (("seen",), 0.2)

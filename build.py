@@ -13,6 +13,7 @@ from load_scene import load_scene
 from loss import (
     Regularizer,
     carving_regularizer,
+    distortion_regularizer,
     entropy_regularizer,
     occlusion_regularizer,
     smoothness_regularizer,
@@ -204,10 +205,10 @@ def build_query(args: argparse.Namespace, device: torch.device, occupancy: Occup
 
 def has_unseen(args: argparse.Namespace) -> bool:
     """Whether the run draws rays of the unseen pool."""
-    return args.entropy and args.N_entropy > 0
+    return (args.entropy or args.distortion_lambda > 0) and args.N_entropy > 0
 
 
-def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
+def build_regularizers(args: argparse.Namespace, scene: Scene) -> list[Regularizer]:
     regularizers = []
     if args.entropy:
         regularizers.append(
@@ -241,6 +242,16 @@ def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
         regularizers.append(carving_regularizer(weight=args.carving_lambda))
     if args.occlusion_lambda:
         regularizers.append(occlusion_regularizer(weight=args.occlusion_lambda, samples=args.occlusion_samples))
+    if args.distortion_lambda:
+        regularizers.append(
+            distortion_regularizer(
+                weight=args.distortion_lambda,
+                start=args.distortion_start_iter,
+                near=scene.near,
+                far=scene.far,
+                unseen=has_unseen(args),
+            )
+        )
     return regularizers
 
 

@@ -57,6 +57,20 @@ def smoothness_loss(alpha: Tensor, near_alpha: Tensor, activation: str = "norm")
     return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
 
 
+def distortion_loss(weights: Tensor, z: Tensor, near: float, far: float) -> Tensor:
+    """Mean over rays of sum_ij w_i w_j |m_i - m_j| + sum_i w_i^2 d_i / 3, with m_i the middles and d_i the lengths of
+    the samples' intervals, in which near..far is 0..1; the last interval ends at far. weights, z: r s.
+
+    It wants a ray's weights to be close together (mip-NeRF 360: Barron et al., CVPR 2022, section 4). As the samples
+    are sorted, the double sum is 2 sum_i w_i (m_i sum_j<i w_j - sum_j<i w_j m_j).
+    """
+    edges = torch.cat([(z - near) / (far - near), torch.ones_like(z[:, :1])], dim=-1)
+    length, middle = edges[:, 1:] - edges[:, :-1], (edges[:, 1:] + edges[:, :-1]) / 2
+    moments = weights * middle
+    pairs = 2 * (moments * weights.cumsum(-1) - weights * moments.cumsum(-1)).sum(-1)  # what j = i adds cancels
+    return (pairs + (weights.square() * length).sum(-1) / 3).mean()
+
+
 class Composites(dict):
     """What regularizers see of a step: the name of a ray group -> its final composite.
 
@@ -149,6 +163,17 @@ def occlusion_regularizer(*, weight: float, samples: int) -> Regularizer:
         return density[:, :samples].sum() / density.numel()
 
     return Regularizer("occlusion", ("seen",), lambda step: weight, value)
+
+
+def distortion_regularizer(*, weight: float, start: int, near: float, far: float, unseen: bool) -> Regularizer:
+    """Distortion loss of the seen (and unseen) rays, from step `start` on."""
+    groups = ("seen", "unseen") if unseen else ("seen",)
+
+    def value(composites: Mapping) -> Tensor:
+        weights, z = (torch.cat([getattr(composites[group], name) for group in groups]) for name in ("weights", "z"))
+        return distortion_loss(weights, z, near, far)
+
+    return Regularizer("distortion", groups, lambda step: weight if step >= start else 0.0, value)
 
 
 def active(regularizers: list[Regularizer], step: int) -> list[Regularizer]:

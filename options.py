@@ -237,6 +237,9 @@ def add_further_options(group) -> None:
     group.add_argument("--occlusion_lambda", type=AMOUNT, default=0.0,
                        help="weight of the density of the samples nearest to the camera, on seen rays")
     group.add_argument("--occlusion_samples", type=POSITIVE, default=20, help="how many samples of a ray these are")
+    group.add_argument("--distortion_lambda", type=AMOUNT, default=0.0,
+                       help="weight of how far apart the weights along a ray are, on seen and N_entropy unseen rays")
+    group.add_argument("--distortion_start_iter", type=COUNT, default=0, help="first step with it")
 
 
 def add_evaluation_options(group) -> None:

@@ -96,7 +96,7 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         networks=networks,
         optimizer=torch.optim.Adam(networks.parameters(), lr=args.lrate, betas=(0.9, 0.999)),
         sampler=build.build_sampler(args, scene, device),
-        regularizers=build.build_regularizers(args),
+        regularizers=build.build_regularizers(args, scene),
         sampling=build.build_sampling(args),
         generators=generators,
         chunk=args.chunk,
@@ -134,7 +134,7 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
     train = " ".join(scene.view_names[view] for view in scene.train[:8]) + (" ..." if len(scene.train) > 8 else "")
     sizes = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    terms = [regularizer.name for regularizer in build.build_regularizers(args)]
+    terms = [regularizer.name for regularizer in build.build_regularizers(args, scene)]
     lines = {
         "scene": f"{scene.name} ({args.dataset_type}), {scene.width} x {scene.height}, "
         f"near {scene.near:g}, far {scene.far:g}, {'white' if scene.white_background else 'black'} background",

@@ -1,6 +1,7 @@
 """The options "beyond the paper": each against a slow reference, and in whole steps and runs."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import imageio.v3 as iio
 import numpy as np
@@ -12,7 +13,15 @@ import reference
 import scene as scene_module
 from load_blender import load_blender
 from load_dtu import load_dtu
-from loss import Composites, carving_regularizer, entropy_regularizer, loss_terms, occlusion_regularizer
+from loss import (
+    Composites,
+    carving_regularizer,
+    distortion_loss,
+    distortion_regularizer,
+    entropy_regularizer,
+    loss_terms,
+    occlusion_regularizer,
+)
 from options import parse_options
 from render import make_renderer
 from run_nerf import main, make_trainer
@@ -67,6 +76,7 @@ RUNS = {
     "entropy": ["--entropy", "--entropy_ray_zvals_lambda", "0.01", "--entropy_on", "weights", "--entropy_skip_last",
                 "--entropy_start_iter", "1", "--entropy_ramp", "3"],
     "occlusion": ["--occlusion_lambda", "0.1", "--occlusion_samples", "2"],
+    "distortion": ["--distortion_lambda", "0.1", "--distortion_start_iter", "2", "--N_entropy", "4"],
     "freq": ["--freq_start", "2", "--freq_end_iter", "4"],
 }  # fmt: skip
 BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())
@@ -364,3 +374,54 @@ def test_occlusion(samples):
             expected = expected + max(raw[r, k] + noise[r, k], 0 * raw[r, k]) / (n * s)
     compare(regularizer.value({"seen": rays}), expected, [raw])
     assert (regularizer.groups, regularizer.weight(7)) == (("seen",), 0.2)
+
+
+# ---- distortion -----------------------------------------------------------------------------------------------------
+
+
+def slow_distortion(weights, z, near, far):
+    """The double sum, ray by ray."""
+    total = 0
+    for w, depths in zip(weights, z, strict=True):
+        edges = [(d - near) / (far - near) for d in depths] + [1.0]
+        middle = [(a + b) / 2 for a, b in pairwise(edges)]
+        for i in range(len(w)):
+            for j in range(len(w)):
+                total = total + w[i] * w[j] * abs(middle[i] - middle[j]) / len(weights)
+            total = total + w[i] ** 2 * (edges[i + 1] - edges[i]) / 3 / len(weights)
+    return total
+
+
+@pytest.mark.parametrize("kind", ["random", "zeros", "one-hot", "equal depths"])
+def test_distortion(kind):
+    weights, z = rand(4, 6), rand(4, 6, seed=1, low=2, high=6).sort(-1).values
+    if kind == "zeros":
+        weights[1:] = 0
+    if kind == "one-hot":
+        weights = torch.eye(6, dtype=DOUBLE)[:4]
+    if kind == "equal depths":
+        z[:, 2:] = z[:, 2:3]
+    weights.requires_grad_()
+    value, expected = distortion_loss(weights, z, 2.0, 6.0), slow_distortion(weights, z, 2.0, 6.0)
+    compare(value, expected, [weights])
+    single = distortion_loss(weights.detach().float(), z.float(), 2.0, 6.0)
+    torch.testing.assert_close(single, expected.detach().float(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_distortion_of_the_groups(unseen):
+    (seen, raw), (other, raw_other) = some_rays(3), some_rays(5, seed=9)
+    regularizer = distortion_regularizer(weight=0.2, start=4, near=1.0, far=7.0, unseen=unseen)
+    value = regularizer.value({"seen": seen, "unseen": other, "seen_near": other})
+    expected = slow_distortion([*seen.weights, *(other.weights if unseen else [])],
+                               [*seen.z, *(other.z if unseen else [])], 1.0, 7.0)  # fmt: skip
+    compare(value, expected, [raw[1], raw_other[1]])
+    assert [regularizer.weight(step) for step in (1, 3, 4, 99)] == [0, 0, 0.2, 0.2]
+
+
+@pytest.mark.parametrize(("n_entropy", "groups"), [("3", {"seen", "unseen"}), ("0", {"seen"})])
+def test_distortion_draws_unseen_rays(n_entropy, groups):
+    args, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "4",
+                             "--N_entropy", n_entropy, "--distortion_lambda", "0.1", "--distortion_start_iter", "2"])
+    trainer = make_trainer(args, memory_scene(), torch.device("cpu"))
+    assert [set(trainer.train_step()[1]) for _ in range(2)] == [{"seen"}, groups]

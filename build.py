@@ -22,6 +22,7 @@ from occupancy import Occupancy
 from rays import (
     SEEN,
     UNSEEN,
+    Cameras,
     Crop,
     MovedPose,
     NearPixel,
@@ -265,6 +266,15 @@ def build_neighbourhood(args: argparse.Namespace):
     return RotatedPose(args.near_c2w_rot)
 
 
+def unseen_cameras(scene: Scene, pixel_center: float, device: torch.device) -> Cameras:
+    """The unseen pool; made poses have the first training view's intrinsics."""
+    if scene.made_poses is None:
+        return cameras_of(scene, scene.unseen, pixel_center, device)
+    first = cameras_of(scene, scene.train[:1], pixel_center, device)
+    poses = torch.as_tensor(scene.made_poses).to(first.poses)
+    return first._replace(poses=poses, intrinsics=first.intrinsics.expand(len(poses), -1))
+
+
 def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) -> RaySampler:
     """Decodes the training views, and no others."""
     crop = central_crop(scene.height, scene.width, args.precrop_frac)
@@ -278,7 +288,7 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
                 raise InputError(f"--{name} {count}: {where} has {len(area)} pixels, expected no more rays than that")
     pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
     if has_unseen(args):
-        pools[UNSEEN] = (cameras_of(scene, scene.unseen, args.pixel_center, device), args.N_entropy)
+        pools[UNSEEN] = (unseen_cameras(scene, args.pixel_center, device), args.N_entropy)
     needs_alpha = [name for name in ("random_bkgd", "carving_lambda") if getattr(args, name)]
     if needs_alpha and scene.alpha is None:
         raise InputError(f"--{needs_alpha[0]}: the images of {scene.name} have no alpha, expected RGBA images")

@@ -134,8 +134,9 @@ def add_own_options(group) -> None:
              "density says that space is empty")
     group.add_argument("--density_bias", type=bounded(float), default=0.0,
                        help="added to the initial networks' raw density; 0.2 makes every seed start with density")
-    group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
-                       help="poses that may be regularised: all but the test views', or, as released, all")
+    group.add_argument("--unseen_poses", choices=("no_test", "all", "interpolate", "spread"), default="no_test",
+                       help="poses that may be regularised: all but the test views', or, as released, all; or poses "
+                       "made for it, between pairs of training cameras or spread around what they look at")
     group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",
                        help="dtu: the released mean focal about the image centre, or each camera's own")
     group.add_argument("--pixel_center", type=bounded(float, 0, 1), default=0.0,

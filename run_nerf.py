@@ -144,7 +144,8 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
         "run": f"{build.run_folder(args)}, device {device} ({place}), seed {args.seed}",
     }
     if build.has_unseen(args):
-        lines["unseen"] = f"{len(scene.unseen)} poses; {unseen_note(args, scene)}"
+        made = scene.made_poses
+        lines["unseen"] = f"{len(scene.unseen if made is None else made)} poses; {unseen_note(args, scene)}"
     if args.skip_empty:
         low, high = (" ".join(f"{x:.3g}" for x in corner) for corner in bounds_of(scene))
         lines["bounds"] = f"{low} to {high}; space outside is left empty (skip_empty)"
@@ -154,6 +155,8 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
 
 def unseen_note(args: argparse.Namespace, scene: Scene) -> str:
     """Whether poses of test views are regularised (never their pixels), and why."""
+    if scene.made_poses is not None:
+        return "made from those of the training cameras; no view has them"
     if not set(scene.unseen) & set(scene.test):
         return "the test views' are not among them"
     why = "" if args.unseen_poses == "all" else ", as else only the training poses would be left"

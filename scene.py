@@ -40,6 +40,7 @@ class Scene:
     alpha: Callable[[int], np.ndarray] | None = None  # decodes a view's alpha: h w float32 in 0..1; None: unknown
     mask: Callable[[int], np.ndarray] | None = None  # decodes a view's mask: h w bool, True on the object
     depth: Callable[[int], np.ndarray | None] | None = None  # decodes a view's z-depth: h w float32, 0 = no surface
+    made_poses: np.ndarray | None = None  # n 3 4: poses of no view, made to be the unseen pool in place of `unseen`
     path: np.ndarray | None = None  # n 3 4, the poses of its video
     notes: tuple[str, ...] = ()  # what a user should be told about this scene
 

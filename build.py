@@ -155,6 +155,7 @@ def build_networks(args: argparse.Namespace, device: torch.device, generator: to
             generator=generator,
             device=device,
             density_bias=args.density_bias,
+            multi_input=args.mi_mlp,
             annealing=Annealing(args.freq_start, args.freq_end_iter) if args.freq_end_iter else None,
         )
 

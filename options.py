@@ -227,6 +227,7 @@ def add_further_options(group) -> None:
     add_flag(group, "random_bkgd", "train on backgrounds of random colours instead of white (RGBA images)")
     group.add_argument("--carving_lambda", type=AMOUNT, default=0.0,
                        help="weight of the mean opacity of seen rays whose pixel has alpha 0 (RGBA images)")
+    add_flag(group, "mi_mlp", "the encoded point joins the input of every layer after the first, not of layer 5 alone")
     group.add_argument("--freq_start", type=COUNT, default=0, help="frequencies for points in use at the start")
     group.add_argument("--freq_end_iter", type=COUNT, default=0,
                        help="let the others in, one after the other, until this step; 0 = all from the start")
@@ -380,7 +381,7 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
         notes.append(f"options with no effect without render_only: {', '.join(looking)}")
     if args.precrop_iters and not args.no_batching:
         notes.append("precrop_iters has no effect without no_batching (as released)")
-    if args.netdepth <= 5 or (args.netdepth_fine <= 5 and args.N_importance):
+    if not args.mi_mlp and (args.netdepth <= 5 or (args.netdepth_fine <= 5 and args.N_importance)):
         notes.append("a network of depth 5 or less has no skip connection")
     return notes
 

@@ -62,12 +62,15 @@ class NeRF(nn.Module):
     output_ch: outputs without viewing directions; the first four are colour and density.
     density_bias: added to the initial raw density, which is almost constant over space: where it is below 0,
     as it is for half of all draws, there is no density anywhere, and hence no gradient.
+    multi_input: the encoded point joins the input of every layer after the first (mi-MLP: Zhu et al., "Vanilla MLP in
+    Neural Radiance Field Is Enough for Few-shot View Synthesis", CVPR 2024).
     annealing: of the frequencies, which are then those of the step that `set_step` names; 0 at first.
     """
 
     def __init__(self, depth: int = 8, width: int = 256, multires: int | None = 10, multires_views: int | None = 4,
                  use_viewdirs: bool = True, output_ch: int = 4, generator: torch.Generator | None = None,
-                 device: torch.device | None = None, density_bias: float = 0.0, annealing: Annealing | None = None):
+                 device: torch.device | None = None, density_bias: float = 0.0, annealing: Annealing | None = None,
+                 multi_input: bool = False):
         super().__init__()
 
         def linear(n_in: int, n_out: int) -> nn.Linear:
@@ -75,8 +78,9 @@ class NeRF(nn.Module):
 
         self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
         point, view = encoded_size(multires), encoded_size(multires_views) if use_viewdirs else 0
+        self.joined = range(1, depth) if multi_input else range(SKIP + 1, SKIP + 2)  # layers
         self.pts_linears = nn.ModuleList(
-            linear(point if i == 0 else width + point * (i == SKIP + 1), width) for i in range(depth)
+            linear(point if i == 0 else width + point * (i in self.joined), width) for i in range(depth)
         )
         self.views_linears = nn.ModuleList([linear(width + view, width // 2)])
         if use_viewdirs:
@@ -113,7 +117,7 @@ class NeRF(nn.Module):
             encoded = encoded * self.point_mask
         h = encoded
         for i, layer in enumerate(self.pts_linears):
-            h = layer(torch.cat([encoded.to(h.dtype), h], dim=-1) if i == SKIP + 1 else h).relu_()
+            h = layer(torch.cat([encoded.to(h.dtype), h], dim=-1) if i in self.joined else h).relu_()
         return h
 
     def density(self, h: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ RUNS = {
     "distortion": ["--distortion_lambda", "0.1", "--distortion_start_iter", "2", "--N_entropy", "4"],
     "interpolate": [*LOSSES, "--unseen_poses", "interpolate"],
     "spread": [*LOSSES, "--unseen_poses", "spread"],
+    "mi_mlp": ["--mi_mlp"],
     "freq": ["--freq_start", "2", "--freq_end_iter", "4"],
 }  # fmt: skip
 BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())
@@ -535,3 +536,35 @@ def test_made_poses_are_the_pool(tmp_path, capsys, kind):
 def test_parallel_cameras_have_nothing_to_spread_around():
     with refused("--unseen_poses spread: the training cameras do not look at a point"):
         make_poses("spread", PARALLEL)
+
+
+# ---- mi_mlp ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_point_joins_every_layer():
+    """Against the layers written out; the first layer and those after the trunk are as they were."""
+    network = NeRF(4, 8, multires=2, multires_views=1, generator=torch.Generator().manual_seed(0), multi_input=True)
+    network.double()
+    assert [tuple(layer.weight.shape) for layer in network.pts_linears] == [(8, 15), (8, 23), (8, 23), (8, 23)]
+    usual = dict(NeRF(4, 8, multires=2, multires_views=1).named_parameters())
+    for name, parameter in network.named_parameters():
+        assert (parameter.shape == usual[name].shape) == (name not in {f"pts_linears.{i}.weight" for i in (1, 2, 3)})
+    points = rand(5, 3, low=-1)
+    for point, found in zip(points, network.features(points), strict=True):
+        encoded = reference.encode(point, 2)
+        h = torch.relu(network.pts_linears[0].weight @ encoded + network.pts_linears[0].bias)
+        for layer in list(network.pts_linears)[1:]:
+            h = torch.relu(layer.weight[:, :15] @ encoded + layer.weight[:, 15:] @ h + layer.bias)
+        torch.testing.assert_close(found, h)
+
+
+@pytest.mark.parametrize(("first", "then"), [([], ["--mi_mlp"]), (["--mi_mlp"], [])], ids=str)
+def test_a_checkpoint_of_the_other_layout(tmp_path, capsys, first, then):
+    command = options(write_blender(tmp_path / "scene"), tmp_path, "--no_batching")
+    assert main([*command, *first, "--N_iters", "1"]) == 0
+    capsys.readouterr()
+    assert main([*command, *then, "--N_iters", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "pts_linears.1.weight: found (8, " in error
+    assert "mi_mlp" in error
+    assert error.count("\n") == 1

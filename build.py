@@ -13,6 +13,7 @@ from load_scene import load_scene
 from loss import (
     Regularizer,
     carving_regularizer,
+    depth_smoothness_regularizer,
     distortion_regularizer,
     entropy_regularizer,
     occlusion_regularizer,
@@ -20,6 +21,7 @@ from loss import (
 )
 from occupancy import Occupancy
 from rays import (
+    PATCH,
     SEEN,
     UNSEEN,
     Cameras,
@@ -207,7 +209,7 @@ def build_query(args: argparse.Namespace, device: torch.device, occupancy: Occup
 
 def has_unseen(args: argparse.Namespace) -> bool:
     """Whether the run draws rays of the unseen pool."""
-    return (args.entropy or args.distortion_lambda > 0) and args.N_entropy > 0
+    return (args.entropy or args.distortion_lambda > 0 or args.depth_smooth_lambda > 0) and args.N_entropy > 0
 
 
 def build_regularizers(args: argparse.Namespace, scene: Scene) -> list[Regularizer]:
@@ -254,6 +256,8 @@ def build_regularizers(args: argparse.Namespace, scene: Scene) -> list[Regulariz
                 unseen=has_unseen(args),
             )
         )
+    if args.depth_smooth_lambda:
+        regularizers.append(depth_smoothness_regularizer(weight=args.depth_smooth_lambda, size=PATCH))
     return regularizers
 
 
@@ -279,14 +283,19 @@ def unseen_cameras(scene: Scene, pixel_center: float, device: torch.device) -> C
 def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) -> RaySampler:
     """Decodes the training views, and no others."""
     crop = central_crop(scene.height, scene.width, args.precrop_frac)
-    counts = {"N_rand": args.N_rand} | ({"N_entropy": args.N_entropy} if has_unseen(args) else {})
+    counts = {"N_rand": args.N_rand}
+    if has_unseen(args) and not args.depth_smooth_lambda:  # patches may overlap
+        counts["N_entropy"] = args.N_entropy
+    cropping = args.no_batching and args.precrop_iters > 1  # steps are counted from 1
+    area = crop if cropping else Crop(0, 0, scene.height, scene.width)
+    where = "the central crop (precrop_frac)" if cropping else "an image"
     if args.no_batching:
-        cropping = args.precrop_iters > 1  # steps are counted from 1
-        area = crop if cropping else Crop(0, 0, scene.height, scene.width)
         for name, count in counts.items():
             if count > len(area):
-                where = "the central crop (precrop_frac)" if cropping else "an image"
                 raise InputError(f"--{name} {count}: {where} has {len(area)} pixels, expected no more rays than that")
+    if args.depth_smooth_lambda and min(area.height, area.width) < PATCH:
+        raise InputError(f"--depth_smooth_lambda: {where} has {area.width} x {area.height} pixels, expected at least "
+                         f"{PATCH} x {PATCH}")
     pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
     if has_unseen(args):
         pools[UNSEEN] = (unseen_cameras(scene, args.pixel_center, device), args.N_entropy)
@@ -308,4 +317,5 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
         crop_until=args.precrop_iters,
         alphas=torch.from_numpy(alphas).to(device) if needs_alpha else None,
         random_background=args.random_bkgd,
+        patches=args.depth_smooth_lambda > 0,
     )

@@ -71,6 +71,13 @@ def distortion_loss(weights: Tensor, z: Tensor, near: float, far: float) -> Tens
     return (pairs + (weights.square() * length).sum(-1) / 3).mean()
 
 
+def depth_smoothness_loss(depth: Tensor) -> Tensor:
+    """Depths of patches p h w -> mean over their pixels (but the last row and column) of the squared differences to
+    the pixel below and to the one on the right (RegNeRF: Niemeyer et al., CVPR 2022, section 3.2)."""
+    inner = depth[:, :-1, :-1]
+    return ((depth[:, 1:, :-1] - inner).square() + (depth[:, :-1, 1:] - inner).square()).mean()
+
+
 class Composites(dict):
     """What regularizers see of a step: the name of a ray group -> its final composite.
 
@@ -174,6 +181,15 @@ def distortion_regularizer(*, weight: float, start: int, near: float, far: float
         return distortion_loss(weights, z, near, far)
 
     return Regularizer("distortion", groups, lambda step: weight if step >= start else 0.0, value)
+
+
+def depth_smoothness_regularizer(*, weight: float, size: int) -> Regularizer:
+    """Depth smoothness of the unseen rays, which come as patches of size x size pixels."""
+
+    def value(composites: Mapping) -> Tensor:
+        return depth_smoothness_loss(composites["unseen"].depth.unflatten(0, (-1, size, size)))
+
+    return Regularizer("depth_smooth", ("unseen",), lambda step: weight, value)
 
 
 def active(regularizers: list[Regularizer], step: int) -> list[Regularizer]:

@@ -242,6 +242,8 @@ def add_further_options(group) -> None:
     group.add_argument("--distortion_lambda", type=AMOUNT, default=0.0,
                        help="weight of how far apart the weights along a ray are, on seen and N_entropy unseen rays")
     group.add_argument("--distortion_start_iter", type=COUNT, default=0, help="first step with it")
+    group.add_argument("--depth_smooth_lambda", type=AMOUNT, default=0.0,
+                       help="weight of the differences of depth between unseen pixels, then drawn as 8 x 8 patches")
 
 
 def add_evaluation_options(group) -> None:
@@ -331,6 +333,9 @@ def check(args: argparse.Namespace) -> None:
     if args.occlusion_lambda and args.occlusion_samples > n_samples:
         raise InputError(f"--occlusion_samples {args.occlusion_samples}: found {n_samples} samples of a ray "
                          "(N_samples + N_importance), expected at most that")
+    if args.depth_smooth_lambda and (not args.N_entropy or args.N_entropy % 64):
+        raise InputError(f"--depth_smooth_lambda: found --N_entropy {args.N_entropy}, expected a multiple of 64, whole "
+                         "patches of 8 x 8 unseen pixels")
     if args.random_bkgd and not args.white_bkgd:
         raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
     if args.exact_dense and (args.skip_empty or args.precision != "fp32"):

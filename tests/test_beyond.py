@@ -1,5 +1,6 @@
 """The options "beyond the paper": each against a slow reference, and in whole steps and runs."""
 
+import itertools
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ from load_scene import with_made_poses
 from loss import (
     Composites,
     carving_regularizer,
+    depth_smoothness_regularizer,
     distortion_loss,
     distortion_regularizer,
     entropy_regularizer,
@@ -82,6 +84,7 @@ RUNS = {
     "interpolate": [*LOSSES, "--unseen_poses", "interpolate"],
     "spread": [*LOSSES, "--unseen_poses", "spread"],
     "mi_mlp": ["--mi_mlp"],
+    "depth_smooth": ["--depth_smooth_lambda", "0.1", "--N_entropy", "64"],
     "freq": ["--freq_start", "2", "--freq_end_iter", "4"],
 }  # fmt: skip
 BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())
@@ -568,3 +571,56 @@ def test_a_checkpoint_of_the_other_layout(tmp_path, capsys, first, then):
     assert "pts_linears.1.weight: found (8, " in error
     assert "mi_mlp" in error
     assert error.count("\n") == 1
+
+
+# ---- depth smoothness -----------------------------------------------------------------------------------------------
+
+
+def test_depth_smoothness():
+    rays, raw = some_rays(2 * 9)
+    regularizer = depth_smoothness_regularizer(weight=0.2, size=3)
+    expected = 0
+    for patch in range(2):
+        for row in range(2):
+            for col in range(2):
+                here, below, right = (rays.depth[9 * patch + 3 * r + c] for r, c in
+                                      ((row, col), (row + 1, col), (row, col + 1)))  # fmt: skip
+                expected = expected + ((below - here) ** 2 + (right - here) ** 2) / 8
+    compare(regularizer.value({"unseen": rays}), expected, [raw[1]])
+    assert (regularizer.groups, regularizer.weight(5)) == (("unseen",), 0.2)
+
+
+def patch_sampler(*extra):
+    """128 unseen rays of a scene of 20 x 24 pixels."""
+    images = {"image": lambda view: random_pixels(view, 3, 20, 24).astype(np.float32) / 255, "height": 20, "width": 24}
+    args, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "5",
+                             "--depth_smooth_lambda", "0.1", "--N_entropy", "128", *extra])  # fmt: skip
+    return build.build_sampler(args, replace(memory_scene(), **images), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("extra", [[], ["--no_batching"], ["--no_batching", "--precrop_iters", "500"]], ids=str)
+def test_unseen_pixels_come_as_patches(extra):
+    """Everywhere in the image or crop; rays are those of the pixels."""
+    sampler, generator = patch_sampler(*extra), torch.Generator().manual_seed(0)
+    corners, poses = set(), []
+    for _ in range(1000):
+        pose, rows, cols = sampler.pixels("unseen", 6, 128, 1, generator)
+        for p in range(2):
+            part = slice(64 * p, 64 * p + 64)
+            assert (pose[part] == pose[64 * p]).all()
+            assert (rows[part] == rows[64 * p] + torch.arange(8).repeat_interleave(8)).all()
+            assert (cols[part] == cols[64 * p] + torch.arange(8).repeat(8)).all()
+            corners.add((int(rows[64 * p]), int(cols[64 * p])))
+        poses.append((int(pose[0]), int(pose[64])))
+    rows, cols = (range(5, 8), range(6, 11)) if "500" in extra else (range(13), range(17))
+    assert corners == set(itertools.product(rows, cols))
+    assert {pose for pair in poses for pose in pair} == set(range(6))
+    assert all(one == other for one, other in poses) == ("--no_batching" in extra)
+    batch = sampler.draw(1, {"seen", "unseen"}, torch.Generator().manual_seed(4))
+    assert len(batch.groups["unseen"]) == 128
+    assert "unseen" not in sampler.state_dict()
+
+
+def test_too_few_pixels_for_a_patch():
+    with refused(r"--depth_smooth_lambda: the central crop \(precrop_frac\) has 6 x 6 pixels, expected at least 8 x 8"):
+        patch_sampler("--no_batching", "--precrop_iters", "9", "--precrop_frac", "0.3")

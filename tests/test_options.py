@@ -37,7 +37,7 @@ OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "fp32", 
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
-          "mi_mlp": False}
+          "mi_mlp": False, "depth_smooth_lambda": 0.0}
 
 
 def defaults():
@@ -163,6 +163,8 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--freq_end_iter", "9", "--multires", "0"], "freq_end_iter 9: found --multires 0"),
     ([*MINIMAL, "--freq_end_iter", "9", "--freq_start", "11"], "freq_start 11: found --multires 10"),
     ([*MINIMAL, "--occlusion_lambda", "1", "--occlusion_samples", "65"], "occlusion_samples 65: found 64 samples"),
+    ([*MINIMAL, "--depth_smooth_lambda", "1"], "depth_smooth_lambda: found --N_entropy 100, expected a multiple of 64"),
+    ([*MINIMAL, "--depth_smooth_lambda", "1", "--N_entropy", "0"], "depth_smooth_lambda: found --N_entropy 0"),
     ([*MINIMAL[:4]], "llff: not supported yet"),
 ], ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "")  # fmt: skip
 def test_bad_options(options, expected):

@@ -105,6 +105,28 @@ def test_resume_is_exact(tmp_path, capsys, extra, mode):
     assert all(same(first[part], second[part]) for part in first.keys() - {"options"})
 
 
+@pytest.mark.parametrize("mode", [["--no_batching"], []], ids=["no_batching", "batching"])
+def test_all_together(tmp_path, mode):
+    """The networks evaluated everywhere, or where it has an effect: the same terms and gradients."""
+    scene, found = see_through(write_blender(tmp_path / "scene")), []
+    every = [word for extra in RUNS.values() for word in extra]
+    for exact in ([], ["--exact_dense"]):
+        args, _ = parse_options(options(scene, tmp_path, *mode, *every, *LOSSES, "--density_bias", "0.5", *exact,
+                                        "--seed", "2", "--raw_noise_std", "1", "--N_entropy", "64"))  # fmt: skip
+        trainer = make_trainer(args, build.build_scene(args), torch.device("cpu"))
+        for _ in range(2):
+            terms, _ = trainer.train_step()
+        found.append((terms, [parameter.grad for parameter in trainer.networks.parameters()]))
+    (terms, gradients), (terms_dense, gradients_dense) = found
+    names = "colour_fine colour_coarse entropy smoothing carving occlusion distortion depth_smooth"
+    assert list(terms) == list(terms_dense) == names.split()
+    for name, (weight, value) in terms.items():
+        torch.testing.assert_close((weight, value), terms_dense[name], rtol=1e-4, atol=1e-6)
+        assert value != 0
+    for one, other in zip(gradients, gradients_dense, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+
+
 @BY_OPTION
 @pytest.mark.parametrize("exact", [[], ["--exact_dense"]], ids=["sparse", "dense"])
 def test_steps_stay_on_the_device(pretended_device, extra, exact):  # noqa: F811

@@ -10,11 +10,21 @@ import torch
 import checkpoint
 from errors import InputError
 from load_scene import load_scene
-from loss import Regularizer, entropy_regularizer, smoothness_regularizer
+from loss import (
+    Regularizer,
+    carving_regularizer,
+    depth_smoothness_regularizer,
+    distortion_regularizer,
+    entropy_regularizer,
+    occlusion_regularizer,
+    smoothness_regularizer,
+)
 from occupancy import Occupancy
 from rays import (
+    PATCH,
     SEEN,
     UNSEEN,
+    Cameras,
     Crop,
     MovedPose,
     NearPixel,
@@ -23,7 +33,7 @@ from rays import (
     cameras_of,
     central_crop,
 )
-from run_nerf_helpers import DenseQuery, NeRF, Networks, Query, Sampling
+from run_nerf_helpers import Annealing, DenseQuery, NeRF, Networks, Query, Sampling
 from scene import Scene, bounds_of
 from sparse import SparseQuery
 
@@ -147,6 +157,8 @@ def build_networks(args: argparse.Namespace, device: torch.device, generator: to
             generator=generator,
             device=device,
             density_bias=args.density_bias,
+            multi_input=args.mi_mlp,
+            annealing=Annealing(args.freq_start, args.freq_end_iter) if args.freq_end_iter else None,
         )
 
     coarse = network(args.netdepth, args.netwidth)
@@ -197,10 +209,10 @@ def build_query(args: argparse.Namespace, device: torch.device, occupancy: Occup
 
 def has_unseen(args: argparse.Namespace) -> bool:
     """Whether the run draws rays of the unseen pool."""
-    return args.entropy and args.N_entropy > 0
+    return (args.entropy or args.distortion_lambda > 0 or args.depth_smooth_lambda > 0) and args.N_entropy > 0
 
 
-def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
+def build_regularizers(args: argparse.Namespace, scene: Scene) -> list[Regularizer]:
     regularizers = []
     if args.entropy:
         regularizers.append(
@@ -213,6 +225,10 @@ def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
                 unseen=has_unseen(args),
                 seen=args.computing_entropy_all,
                 neighbours=args.smoothing and not args.entropy_ignore_smoothing,
+                on=args.entropy_on,
+                skip_last=args.entropy_skip_last,
+                start=args.entropy_start_iter,
+                ramp=args.entropy_ramp,
             )
         )
     if args.smoothing:
@@ -226,6 +242,22 @@ def build_regularizers(args: argparse.Namespace) -> list[Regularizer]:
                 unseen=has_unseen(args),
             )
         )
+    if args.carving_lambda:
+        regularizers.append(carving_regularizer(weight=args.carving_lambda))
+    if args.occlusion_lambda:
+        regularizers.append(occlusion_regularizer(weight=args.occlusion_lambda, samples=args.occlusion_samples))
+    if args.distortion_lambda:
+        regularizers.append(
+            distortion_regularizer(
+                weight=args.distortion_lambda,
+                start=args.distortion_start_iter,
+                near=scene.near,
+                far=scene.far,
+                unseen=has_unseen(args),
+            )
+        )
+    if args.depth_smooth_lambda:
+        regularizers.append(depth_smoothness_regularizer(weight=args.depth_smooth_lambda, size=PATCH))
     return regularizers
 
 
@@ -239,23 +271,43 @@ def build_neighbourhood(args: argparse.Namespace):
     return RotatedPose(args.near_c2w_rot)
 
 
+def unseen_cameras(scene: Scene, pixel_center: float, device: torch.device) -> Cameras:
+    """The unseen pool; made poses have the first training view's intrinsics."""
+    if scene.made_poses is None:
+        return cameras_of(scene, scene.unseen, pixel_center, device)
+    first = cameras_of(scene, scene.train[:1], pixel_center, device)
+    poses = torch.as_tensor(scene.made_poses).to(first.poses)
+    return first._replace(poses=poses, intrinsics=first.intrinsics.expand(len(poses), -1))
+
+
 def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) -> RaySampler:
     """Decodes the training views, and no others."""
     crop = central_crop(scene.height, scene.width, args.precrop_frac)
-    counts = {"N_rand": args.N_rand} | ({"N_entropy": args.N_entropy} if has_unseen(args) else {})
+    counts = {"N_rand": args.N_rand}
+    if has_unseen(args) and not args.depth_smooth_lambda:  # patches may overlap
+        counts["N_entropy"] = args.N_entropy
+    cropping = args.no_batching and args.precrop_iters > 1  # steps are counted from 1
+    area = crop if cropping else Crop(0, 0, scene.height, scene.width)
+    where = "the central crop (precrop_frac)" if cropping else "an image"
     if args.no_batching:
-        cropping = args.precrop_iters > 1  # steps are counted from 1
-        area = crop if cropping else Crop(0, 0, scene.height, scene.width)
         for name, count in counts.items():
             if count > len(area):
-                where = "the central crop (precrop_frac)" if cropping else "an image"
                 raise InputError(f"--{name} {count}: {where} has {len(area)} pixels, expected no more rays than that")
+    if args.depth_smooth_lambda and min(area.height, area.width) < PATCH:
+        raise InputError(f"--depth_smooth_lambda: {where} has {area.width} x {area.height} pixels, expected at least "
+                         f"{PATCH} x {PATCH}")
     pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
     if has_unseen(args):
-        pools[UNSEEN] = (cameras_of(scene, scene.unseen, args.pixel_center, device), args.N_entropy)
+        pools[UNSEEN] = (unseen_cameras(scene, args.pixel_center, device), args.N_entropy)
+    needs_alpha = [name for name in ("random_bkgd", "carving_lambda") if getattr(args, name)]
+    if needs_alpha and scene.alpha is None:
+        raise InputError(f"--{needs_alpha[0]}: the images of {scene.name} have no alpha, expected RGBA images")
     images = np.empty((len(scene.train), scene.height, scene.width, 3), np.float32)
+    alphas = np.empty(images.shape[:3], np.float32) if needs_alpha else None
     for i, view in enumerate(scene.train):
         images[i] = scene.image(view)
+        if needs_alpha:
+            alphas[i] = scene.alpha(view)
     return RaySampler(
         pools,
         torch.from_numpy(images).to(device),
@@ -263,4 +315,7 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
         neighbourhood=build_neighbourhood(args),
         crop=crop,
         crop_until=args.precrop_iters,
+        alphas=torch.from_numpy(alphas).to(device) if needs_alpha else None,
+        random_background=args.random_bkgd,
+        patches=args.depth_smooth_lambda > 0,
     )

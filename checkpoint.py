@@ -120,7 +120,7 @@ def load_network(checkpoint: Checkpoint, key: str, network: nn.Module, which: st
         if found != wanted:
             raise InputError(
                 f"{checkpoint.path}: {which} network, {name}: found {found or 'none'}, expected {wanted or 'none'}; "
-                "do the options (netdepth, netwidth, multires, use_viewdirs ...) match the run's?"
+                "do the options (netdepth, netwidth, multires, use_viewdirs, mi_mlp ...) match the run's?"
             )
     network.load_state_dict(state)
 

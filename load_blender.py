@@ -1,6 +1,7 @@
 """Blender (NeRF synthetic) scenes: transforms_{train,val,test}.json and PNG files -> Scene."""
 
 import json
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -9,6 +10,7 @@ from camera_path import circle
 from errors import InputError
 from scene import (
     Scene,
+    alpha_of,
     choose_views,
     half_intrinsics,
     half_size,
@@ -67,9 +69,16 @@ def load_blender(
     if half_res:
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
 
-    def read_image(view: int) -> np.ndarray:
+    @lru_cache(maxsize=1)  # a view's colour and its alpha are asked for one after the other
+    def pixels_of(view: int) -> np.ndarray:
         pixels = read_pixels(paths[view], full_size)
-        return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
+        return half_size(pixels) if half_res else pixels
+
+    def read_image(view: int) -> np.ndarray:
+        return on_background(pixels_of(view), white_bkgd)
+
+    def read_alpha(view: int) -> np.ndarray:
+        return alpha_of(paths[view], pixels_of(view))
 
     def true_depth(view: int) -> np.ndarray | None:
         if depth_scales[view] is None:
@@ -92,6 +101,7 @@ def load_blender(
         test=test,
         unseen=unseen_pool(len(names), train, test, unseen_poses),
         image=read_image,
+        alpha=read_alpha if first.shape[-1] == 4 else None,
         bounds=BOUNDS,
         depth=true_depth if any(depth_scales) else None,
         path=circle(),

@@ -1,6 +1,7 @@
 """DTU scans in the layout of IDR and pixelNeRF: image/, cameras.npz, masks -> Scene."""
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from camera_path import through_cameras
 from errors import InputError
 from scene import (
     Scene,
+    alpha_of,
     check_views,
     choose_views,
     half_intrinsics,
@@ -62,9 +64,16 @@ def load_dtu(
     if half_res:
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
 
-    def read_image(view: int) -> np.ndarray:
+    @lru_cache(maxsize=1)  # a view's colour and its alpha are asked for one after the other
+    def pixels_of(view: int) -> np.ndarray:
         pixels = read_pixels(paths[view], full_size)
-        return on_background(half_size(pixels) if half_res else pixels, white_bkgd)
+        return half_size(pixels) if half_res else pixels
+
+    def read_image(view: int) -> np.ndarray:
+        return on_background(pixels_of(view), white_bkgd)
+
+    def read_alpha(view: int) -> np.ndarray:
+        return alpha_of(paths[view], pixels_of(view))
 
     return Scene(
         name=folder.resolve().name,
@@ -81,6 +90,7 @@ def load_dtu(
         test=test,
         unseen=unseen_pool(n_views, train, test, unseen_poses),
         image=read_image,
+        alpha=read_alpha if first.shape[-1] == 4 else None,
         mask=mask_reader(maskdir, paths, full_size, half_res) if maskdir else None,
         path=through_cameras(poses[list(train)]),
         notes=opaque_note(paths[train[0]], first, white_bkgd),

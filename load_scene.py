@@ -1,9 +1,12 @@
 """dataset_type -> loader. The only place that knows all loaders."""
 
+from dataclasses import replace
+
 from errors import InputError
 from load_blender import load_blender
 from load_dtu import load_dtu
 from scene import Scene
+from unseen_poses import KINDS, make_poses
 
 
 def load_scene(
@@ -35,7 +38,14 @@ def load_scene(
             raise InputError("--test_scene: not for Blender scenes, whose test views come from transforms_test.json")
         if maskdir:
             raise InputError("--maskdir: not for Blender scenes")
-        return load_blender(datadir, testskip=testskip, **common)
-    if dataset_type == "dtu":
-        return load_dtu(datadir, maskdir=maskdir, test_scene=test_scene, dtu_intrinsics=dtu_intrinsics, **common)
-    raise InputError(f"--dataset_type {dataset_type}: not supported yet, expected blender or dtu")
+        scene = load_blender(datadir, testskip=testskip, **common)
+    elif dataset_type == "dtu":
+        scene = load_dtu(datadir, maskdir=maskdir, test_scene=test_scene, dtu_intrinsics=dtu_intrinsics, **common)
+    else:
+        raise InputError(f"--dataset_type {dataset_type}: not supported yet, expected blender or dtu")
+    return with_made_poses(scene, unseen_poses) if unseen_poses in KINDS else scene
+
+
+def with_made_poses(scene: Scene, kind: str) -> Scene:
+    """The scene with an unseen pool of poses that are made from those of its training cameras."""
+    return replace(scene, unseen=(), made_poses=make_poses(kind, scene.poses[list(scene.train)]))

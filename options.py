@@ -103,6 +103,7 @@ def make_parser() -> Parser:
     add_training_options(parser.add_argument_group("training"))
     add_entropy_options(parser.add_argument_group("ray entropy"))
     add_smoothing_options(parser.add_argument_group("KL smoothness (information-gain reduction)"))
+    add_further_options(parser.add_argument_group("beyond the paper"))
     add_evaluation_options(parser.add_argument_group("rendering a trained model"))
     add_logging_options(parser.add_argument_group("logging and saving, every so many steps (0 = never)"))
     add_inert_options(parser.add_argument_group("accepted, so that released config files parse"))
@@ -133,8 +134,9 @@ def add_own_options(group) -> None:
              "density says that space is empty")
     group.add_argument("--density_bias", type=bounded(float), default=0.0,
                        help="added to the initial networks' raw density; 0.2 makes every seed start with density")
-    group.add_argument("--unseen_poses", choices=("no_test", "all"), default="no_test",
-                       help="poses that may be regularised: all but the test views', or, as released, all")
+    group.add_argument("--unseen_poses", choices=("no_test", "all", "interpolate", "spread"), default="no_test",
+                       help="poses that may be regularised: all but the test views', or, as released, all; or poses "
+                       "made for it, between pairs of training cameras or spread around what they look at")
     group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",
                        help="dtu: the released mean focal about the image centre, or each camera's own")
     group.add_argument("--pixel_center", type=bounded(float, 0, 1), default=0.0,
@@ -221,6 +223,29 @@ def add_smoothing_options(group) -> None:
     group.add_argument("--smooth_pixel_range", type=POSITIVE, help="near pixel: largest Manhattan distance")
 
 
+def add_further_options(group) -> None:
+    add_flag(group, "random_bkgd", "train on backgrounds of random colours instead of white (RGBA images)")
+    group.add_argument("--carving_lambda", type=AMOUNT, default=0.0,
+                       help="weight of the mean opacity of seen rays whose pixel has alpha 0 (RGBA images)")
+    add_flag(group, "mi_mlp", "the encoded point joins the input of every layer after the first, not of layer 5 alone")
+    group.add_argument("--freq_start", type=COUNT, default=0, help="frequencies for points in use at the start")
+    group.add_argument("--freq_end_iter", type=COUNT, default=0,
+                       help="let the others in, one after the other, until this step; 0 = all from the start")
+    group.add_argument("--entropy_on", choices=("alpha", "weights"), default="alpha",
+                       help="ray entropy of the samples' alphas, as in the paper, or of their rendering weights")
+    add_flag(group, "entropy_skip_last", "ray entropy without the last sample, whose bin is infinite")
+    group.add_argument("--entropy_start_iter", type=COUNT, default=0, help="first step with ray entropy")
+    group.add_argument("--entropy_ramp", type=COUNT, default=0, help="steps over which its weight grows from there")
+    group.add_argument("--occlusion_lambda", type=AMOUNT, default=0.0,
+                       help="weight of the density of the samples nearest to the camera, on seen rays")
+    group.add_argument("--occlusion_samples", type=POSITIVE, default=20, help="how many samples of a ray these are")
+    group.add_argument("--distortion_lambda", type=AMOUNT, default=0.0,
+                       help="weight of how far apart the weights along a ray are, on seen and N_entropy unseen rays")
+    group.add_argument("--distortion_start_iter", type=COUNT, default=0, help="first step with it")
+    group.add_argument("--depth_smooth_lambda", type=AMOUNT, default=0.0,
+                       help="weight of the differences of depth between unseen pixels, then drawn as 8 x 8 patches")
+
+
 def add_evaluation_options(group) -> None:
     add_flag(group, "render_only", "do not train: render the test views of the newest checkpoint")
     add_flag(group, "eval_only", "do not train: render the test views and measure them")
@@ -293,6 +318,26 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--entropy_acc_threshold: found {args.entropy_acc_threshold}, expected a finite number")
     if args.entropy_type == "1-p" and args.entropy_log_scaling:
         raise InputError("--entropy_log_scaling: not with --entropy_type 1-p, whose mean is negative")
+    if args.entropy_end_iter is not None and args.entropy_start_iter > args.entropy_end_iter:
+        raise InputError(f"--entropy_start_iter {args.entropy_start_iter}: found --entropy_end_iter "
+                         f"{args.entropy_end_iter}, expected a start that is not after the end")
+    if args.freq_start and not args.freq_end_iter:
+        raise InputError(f"--freq_start {args.freq_start}: found no --freq_end_iter, expected the step until which "
+                         "the other frequencies are let in")
+    if args.freq_end_iter and (args.i_embed or not args.multires):
+        name = f"i_embed {args.i_embed}" if args.i_embed else "multires 0"
+        raise InputError(f"--freq_end_iter {args.freq_end_iter}: found --{name}, expected frequencies to let in")
+    if args.freq_start > args.multires:
+        raise InputError(f"--freq_start {args.freq_start}: found --multires {args.multires}, expected at most that")
+    n_samples = args.N_samples + args.N_importance
+    if args.occlusion_lambda and args.occlusion_samples > n_samples:
+        raise InputError(f"--occlusion_samples {args.occlusion_samples}: found {n_samples} samples of a ray "
+                         "(N_samples + N_importance), expected at most that")
+    if args.depth_smooth_lambda and (not args.N_entropy or args.N_entropy % 64):
+        raise InputError(f"--depth_smooth_lambda: found --N_entropy {args.N_entropy}, expected a multiple of 64, whole "
+                         "patches of 8 x 8 unseen pixels")
+    if args.random_bkgd and not args.white_bkgd:
+        raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
     if args.exact_dense and (args.skip_empty or args.precision != "fp32"):
         name = "skip_empty" if args.skip_empty else f"precision {args.precision}"
         raise InputError(f"--{name}: not with --exact_dense, which evaluates everything in float32")
@@ -341,7 +386,7 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
         notes.append(f"options with no effect without render_only: {', '.join(looking)}")
     if args.precrop_iters and not args.no_batching:
         notes.append("precrop_iters has no effect without no_batching (as released)")
-    if args.netdepth <= 5 or (args.netdepth_fine <= 5 and args.N_importance):
+    if not args.mi_mlp and (args.netdepth <= 5 or (args.netdepth_fine <= 5 and args.N_importance)):
         notes.append("a network of depth 5 or less has no skip connection")
     return notes
 

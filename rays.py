@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 SEEN, UNSEEN = "seen", "unseen"
+PATCH = 8  # pixels a side of the unseen patches, where they are drawn as such
 NEAR = {SEEN: "seen_near", UNSEEN: "unseen_near"}  # a group -> the group of its rays' neighbours
 
 
@@ -48,10 +49,15 @@ def cat_rays(parts: Iterable[Rays]) -> Rays:
 
 
 class RayBatch(NamedTuple):
-    """What one step renders: rays by the name of their group, and the seen rays' colours (r 3)."""
+    """What one step renders: rays by the name of their group, and the seen rays' colours (r 3).
+
+    Where they are asked for, the alpha of the seen rays' pixels (r) and a background colour for each (r 3).
+    """
 
     groups: dict[str, Rays]
     target: Tensor
+    alpha: Tensor | None = None
+    background: Tensor | None = None
 
 
 class Pixels(NamedTuple):
@@ -267,21 +273,26 @@ class RaySampler:
     """Draws the rays of a step, group by group; only the pixels drawn get rays.
 
     pools: the group `seen` or `unseen` -> its Cameras and its number of rays.
-    images: v h w 3, the pixels of the seen cameras, on the device.
+    images: v h w 3, the pixels of the seen cameras, on the device. alphas: v h w, theirs, where they are asked for.
+    random_background: also draw a colour for each seen ray. patches: draw the unseen pixels as square patches, row
+    by row, anywhere in the crop or image, of one random pose, or with batching of one pose each.
     neighbourhood: RotatedPose, MovedPose or NearPixel; None where no step asks for neighbours.
     batching: pixels of all poses of a pool mixed, in shuffled epochs, and no crop (as released);
     else all pixels of one random pose, without replacement, from `crop` until step `crop_until`.
     """
 
     def __init__(self, pools: dict[str, tuple[Cameras, int]], images: Tensor, *, batching: bool,
-                 neighbourhood=None, crop: Crop | None = None, crop_until: int = 0):
+                 neighbourhood=None, crop: Crop | None = None, crop_until: int = 0,
+                 alphas: Tensor | None = None, random_background: bool = False, patches: bool = False):
         self.pools, self.images, self.neighbourhood = pools, images, neighbourhood
+        self.alphas, self.random_background, self.patches = alphas, random_background, patches
         self.whole = Crop(0, 0, *images.shape[1:3])
         self.crop, self.crop_until = crop, crop_until
         self.epochs = None
         if batching:
             self.epochs = {
                 group: Epochs(len(cameras.poses) * len(self.whole)) for group, (cameras, _) in pools.items()
+                if group == SEEN or not patches
             }
 
     def draw(self, step: int, groups: Iterable[str], generator: torch.Generator) -> RayBatch:
@@ -297,9 +308,16 @@ class RaySampler:
             near = self.neighbourhood.near([drawn[group] for group in paired], generator)
             rays.update({NEAR[group]: part for group, part in zip(paired, near, strict=True)})
         pixels = drawn[SEEN].pixels
-        return RayBatch(rays, self.images[pixels.pose, pixels.rows, pixels.cols])
+        target = self.images[pixels.pose, pixels.rows, pixels.cols]
+        alpha = None if self.alphas is None else self.alphas[pixels.pose, pixels.rows, pixels.cols]
+        background = None
+        if self.random_background:
+            background = torch.rand(target.shape, generator=generator).to(target)
+        return RayBatch(rays, target, alpha, background)
 
     def pixels(self, group: str, n_poses: int, n_rays: int, step: int, generator: torch.Generator) -> Pixels:
+        if group == UNSEEN and self.patches:
+            return self.patch_pixels(n_poses, n_rays // PATCH**2, step, generator)
         if self.epochs:
             area = self.whole
             index = self.epochs[group].draw(n_rays, generator)
@@ -310,6 +328,20 @@ class RaySampler:
             index = distinct_integers(n_rays, len(area), generator)
         pose, index = pose.to(self.images.device), index.to(self.images.device)
         return Pixels(pose, *area.pixel(index))
+
+    def patch_pixels(self, n_poses: int, n: int, step: int, generator: torch.Generator) -> Pixels:
+        """The pixels of n patches, n PATCH PATCH flat."""
+        area = self.whole if self.epochs or step >= self.crop_until else self.crop
+        if self.epochs:
+            pose = torch.randint(n_poses, (n,), generator=generator)
+        else:
+            pose = torch.full((n,), random_integer(0, n_poses, generator))
+        top = area.top + torch.randint(area.height - PATCH + 1, (n,), generator=generator)
+        left = area.left + torch.randint(area.width - PATCH + 1, (n,), generator=generator)
+        index = torch.arange(PATCH**2)
+        rows, cols = top[:, None] + index // PATCH, left[:, None] + index % PATCH
+        pixels = (pose.repeat_interleave(len(index)), rows.flatten(), cols.flatten())
+        return Pixels(*(part.to(self.images.device) for part in pixels))
 
     def state_dict(self) -> dict:
         """Where the shuffled epochs stand; empty without batching."""

@@ -55,12 +55,15 @@ class Trainer:
     def train_step(self) -> tuple[dict, dict]:
         """One update; returns the terms of the loss and the renderings that it was made from."""
         number = self.step + 1
+        self.networks.set_step(number)
         groups = needed_groups(self.regularizers, number)
         batch = self.sampler.draw(number, groups, self.generators.pixels)
         renderings = render_groups(
             self.networks, batch.groups, self.sampling, self.generators.samples, self.chunk, self.query
         )
-        terms = loss_terms(renderings, batch.target, self.regularizers, number)
+        terms = loss_terms(
+            renderings, batch.target, self.regularizers, number, batch.alpha, batch.background
+        )
         self.update(terms)
         if self.occupancy:
             self.occupancy.update(self.step, self.networks, self.generators.samples)
@@ -94,7 +97,7 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         networks=networks,
         optimizer=torch.optim.Adam(networks.parameters(), lr=args.lrate, betas=(0.9, 0.999)),
         sampler=build.build_sampler(args, scene, device),
-        regularizers=build.build_regularizers(args),
+        regularizers=build.build_regularizers(args, scene),
         sampling=build.build_sampling(args),
         generators=generators,
         chunk=args.chunk,
@@ -132,7 +135,7 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
     train = " ".join(scene.view_names[view] for view in scene.train[:8]) + (" ..." if len(scene.train) > 8 else "")
     sizes = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    terms = [name for name in ("entropy", "smoothing") if getattr(args, name)]
+    terms = [regularizer.name for regularizer in build.build_regularizers(args, scene)]
     lines = {
         "scene": f"{scene.name} ({args.dataset_type}), {scene.width} x {scene.height}, "
         f"near {scene.near:g}, far {scene.far:g}, {'white' if scene.white_background else 'black'} background",
@@ -142,7 +145,8 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
         "run": f"{build.run_folder(args)}, device {device} ({place}), seed {args.seed}",
     }
     if build.has_unseen(args):
-        lines["unseen"] = f"{len(scene.unseen)} poses; {unseen_note(args, scene)}"
+        made = scene.made_poses
+        lines["unseen"] = f"{len(scene.unseen if made is None else made)} poses; {unseen_note(args, scene)}"
     if args.skip_empty:
         low, high = (" ".join(f"{x:.3g}" for x in corner) for corner in bounds_of(scene))
         lines["bounds"] = f"{low} to {high}; space outside is left empty (skip_empty)"
@@ -152,6 +156,8 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
 
 def unseen_note(args: argparse.Namespace, scene: Scene) -> str:
     """Whether poses of test views are regularised (never their pixels), and why."""
+    if scene.made_poses is not None:
+        return "made from those of the training cameras; no view has them"
     if not set(scene.unseen) & set(scene.test):
         return "the test views' are not among them"
     why = "" if args.unseen_poses == "all" else ", as else only the training poses would be left"

@@ -32,6 +32,25 @@ def encoded_size(n_freqs: int | None) -> int:
     return 3 if n_freqs is None else 3 + 6 * n_freqs
 
 
+@dataclass(frozen=True)
+class Annealing:
+    """Frequency annealing (FreeNeRF: Yang, Pavone, Wang, CVPR 2023): the points' frequencies beyond the first `start`
+    are let in linearly until step `end`; those of the viewing directions in the same share of their own number."""
+
+    start: int
+    end: int
+
+    def share(self, step: int, multires: int) -> float:
+        """Of the frequencies, how many are in, 0..1."""
+        return (self.start + (multires - self.start) * min(step / self.end, 1.0)) / multires
+
+
+def band_weights(n_freqs: int, shown: float) -> list[float]:
+    """A weight for each number of a positional encoding of which `shown` of `n_freqs` frequencies are in, the last
+    of them in part. The raw input always is."""
+    return [1.0] * 3 + [min(max(shown - k, 0.0), 1.0) for k in range(n_freqs) for _ in range(6)]
+
+
 Layer = Callable[[nn.Linear, Tensor], Tensor]
 
 
@@ -52,11 +71,15 @@ class NeRF(nn.Module):
     output_ch: outputs without viewing directions; the first four are colour and density.
     density_bias: added to the initial raw density, which is almost constant over space: where it is below 0,
     as it is for half of all draws, there is no density anywhere, and hence no gradient.
+    multi_input: the encoded point joins the input of every layer after the first (mi-MLP: Zhu et al., "Vanilla MLP in
+    Neural Radiance Field Is Enough for Few-shot View Synthesis", CVPR 2024).
+    annealing: of the frequencies, which are then those of the step that `set_step` names; 0 at first.
     """
 
     def __init__(self, depth: int = 8, width: int = 256, multires: int | None = 10, multires_views: int | None = 4,
                  use_viewdirs: bool = True, output_ch: int = 4, generator: torch.Generator | None = None,
-                 device: torch.device | None = None, density_bias: float = 0.0):
+                 device: torch.device | None = None, density_bias: float = 0.0, annealing: Annealing | None = None,
+                 multi_input: bool = False):
         super().__init__()
 
         def linear(n_in: int, n_out: int) -> nn.Linear:
@@ -64,8 +87,9 @@ class NeRF(nn.Module):
 
         self.multires, self.multires_views, self.use_viewdirs = multires, multires_views, use_viewdirs
         point, view = encoded_size(multires), encoded_size(multires_views) if use_viewdirs else 0
+        self.joined = range(1, depth) if multi_input else range(SKIP + 1, SKIP + 2)  # layers
         self.pts_linears = nn.ModuleList(
-            linear(point if i == 0 else width + point * (i == SKIP + 1), width) for i in range(depth)
+            linear(point if i == 0 else width + point * (i in self.joined), width) for i in range(depth)
         )
         self.views_linears = nn.ModuleList([linear(width + view, width // 2)])
         if use_viewdirs:
@@ -76,6 +100,18 @@ class NeRF(nn.Module):
             self.output_linear = linear(width, output_ch)
         with torch.no_grad():
             (self.alpha_linear.bias if use_viewdirs else self.output_linear.bias[3:4]).add_(density_bias)
+        self.annealing = annealing
+        self.set_step(0)
+
+    def set_step(self, step: int) -> None:
+        """Show the frequencies of a training step; of its checkpoint, those that it was trained with last."""
+        self.point_mask = self.view_mask = None
+        if self.annealing and step < self.annealing.end:
+            share, like = self.annealing.share(step, self.multires), next(self.parameters())
+            self.point_mask, self.view_mask = (
+                torch.tensor(band_weights(n, share * n), dtype=torch.float64).to(like.dtype).to(like.device)
+                for n in (self.multires, self.multires_views)
+            )
 
     def forward(self, points: Tensor, viewdirs: Tensor) -> tuple[Tensor, Tensor]:
         """points r s 3, viewdirs r 3 -> raw colour r s 3, raw density r s."""
@@ -86,9 +122,11 @@ class NeRF(nn.Module):
     def features(self, points: Tensor, hidden: Layer = linear_relu) -> Tensor:
         """points ... 3 -> ... width: what density and colour are read from. `hidden` computes a layer with its ReLU."""
         encoded = positional_encoding(points, self.multires)
+        if self.point_mask is not None:
+            encoded = encoded * self.point_mask
         h = encoded
         for i, layer in enumerate(self.pts_linears):
-            h = hidden(layer, torch.cat([encoded.to(h.dtype), h], dim=-1) if i == SKIP + 1 else h)
+            h = hidden(layer, torch.cat([encoded.to(h.dtype), h], dim=-1) if i in self.joined else h)
         return h
 
     def density(self, h: Tensor) -> Tensor:
@@ -97,7 +135,10 @@ class NeRF(nn.Module):
 
     def encoded_views(self, viewdirs: Tensor) -> Tensor:
         """... 3 -> what `colour` takes of the viewing directions; nothing (... 0) where they have no part."""
-        return positional_encoding(viewdirs, self.multires_views) if self.use_viewdirs else viewdirs[..., :0]
+        if not self.use_viewdirs:
+            return viewdirs[..., :0]
+        encoded = positional_encoding(viewdirs, self.multires_views)
+        return encoded if self.view_mask is None else encoded * self.view_mask
 
     def colour(self, h: Tensor, views: Tensor, hidden: Layer = linear_relu) -> Tensor:
         """features ... width, encoded viewing directions -> raw colour ... 3."""
@@ -169,7 +210,8 @@ def fine_depths(z: Tensor, weights: Tensor, u: Tensor) -> Tensor:
 
 class Composite(NamedTuple):
     """What one pass sees along each ray: rgb r 3, None where nobody asked for colour; depth (z-depth), acc
-    (accumulated opacity), disparity r; weights and alpha r s."""
+    (accumulated opacity), disparity r; weights and alpha r s; of the same samples the density, noise included and not
+    below 0, and the depths z."""
 
     rgb: Tensor | None
     depth: Tensor
@@ -177,6 +219,8 @@ class Composite(NamedTuple):
     disparity: Tensor
     weights: Tensor
     alpha: Tensor
+    density: Tensor
+    z: Tensor
 
 
 class Rendering(NamedTuple):
@@ -206,7 +250,7 @@ def composite(
             rgb = rgb + (1 - acc[:, None])
     seen = torch.where(acc > 0, acc, 1)  # 1 instead of 0/0, in the gradient too
     disparity = torch.where(acc > 0, 1 / (depth / seen).clamp_min(1e-10), 0)
-    return Composite(rgb, depth, acc, disparity, weights, alpha)
+    return Composite(rgb, depth, acc, disparity, weights, alpha, density, z)
 
 
 # Rendering.
@@ -233,6 +277,12 @@ class Networks(NamedTuple):
     def parameters(self) -> list[nn.Parameter]:
         """In the order of the released optimizer: coarse, then fine."""
         return [parameter for network in self if network is not None for parameter in network.parameters()]
+
+    def set_step(self, step: int) -> None:
+        """Show the frequencies of a step, where they are annealed."""
+        for network in self:
+            if network is not None:
+                network.set_step(step)
 
 
 class Query(Protocol):

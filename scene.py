@@ -37,8 +37,10 @@ class Scene:
     unseen: tuple[int, ...]  # the unseen pool: views whose poses, never pixels, regularise
     image: Callable[[int], np.ndarray]  # decodes a view: h w 3 float32 in 0..1, background applied
     bounds: np.ndarray | None = None  # 2 3: the corners of a box around what there is to see, where it is known
+    alpha: Callable[[int], np.ndarray] | None = None  # decodes a view's alpha: h w float32 in 0..1; None: unknown
     mask: Callable[[int], np.ndarray] | None = None  # decodes a view's mask: h w bool, True on the object
     depth: Callable[[int], np.ndarray | None] | None = None  # decodes a view's z-depth: h w float32, 0 = no surface
+    made_poses: np.ndarray | None = None  # n 3 4: poses of no view, made to be the unseen pool in place of `unseen`
     path: np.ndarray | None = None  # n 3 4, the poses of its video
     notes: tuple[str, ...] = ()  # what a user should be told about this scene
 
@@ -208,6 +210,13 @@ def on_background(pixels: np.ndarray, white: bool) -> np.ndarray:
         rgb, alpha = pixels[..., :3], pixels[..., 3:]
         return rgb * alpha + (1 - alpha)
     return pixels[..., :3]
+
+
+def alpha_of(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """h w 4 -> h w; InputError where the image at `path` has none, although that of the first training view has."""
+    if pixels.shape[-1] != 4:
+        raise InputError(f"{path}: found an image without alpha, expected RGBA as the first training image")
+    return pixels[..., 3]
 
 
 def opaque_note(path: Path, pixels: np.ndarray, white: bool) -> tuple[str, ...]:

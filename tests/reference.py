@@ -141,17 +141,18 @@ def composite(raw_rgb, raw_density, z, direction, noise=None, white=False):
     """The composite of one ray's samples (method specification, section 6).
 
     `noise` is added to the raw density as it is (already scaled by raw_noise_std). Keys: alpha (s,), weights (s,),
-    rgb (3,), acc (), depth (), disparity (). The disparity of an empty ray is 0 (section 12).
+    rgb (3,), acc (), depth (), disparity (), density (s,), z (s,). The disparity of an empty ray is 0 (section 12).
     """
     n_samples = len(z)
     z, size = f64(z), length(f64(direction))
-    alpha, weights = [], []
+    alpha, weights, density = [], [], []
     transmittance = f64(1.0)
     rgb, acc, depth = f64([0.0, 0.0, 0.0]), f64(0.0), f64(0.0)
     for k in range(n_samples):
         delta = (z[k + 1] - z[k]) * size if k + 1 < n_samples else 1e10 * size
         raw = f64(raw_density[k]) if noise is None else f64(raw_density[k]) + noise[k]
-        alpha.append(1 - torch.exp(-torch.relu(raw) * delta))
+        density.append(torch.relu(raw))
+        alpha.append(1 - torch.exp(-density[k] * delta))
         weights.append(alpha[k] * transmittance)
         transmittance = transmittance * (1 - alpha[k] + 1e-10)
 
@@ -169,6 +170,8 @@ def composite(raw_rgb, raw_density, z, direction, noise=None, white=False):
         "acc": acc,
         "depth": depth,
         "disparity": disparity,
+        "density": f64(density),
+        "z": z,
     }
 
 

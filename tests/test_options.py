@@ -34,6 +34,10 @@ RELEASED = {
 }  # fmt: skip
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "fp32", "skip_empty": False,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared"}
+BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
+          "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
+          "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
+          "mi_mlp": False, "depth_smooth_lambda": 0.0}
 
 
 def defaults():
@@ -49,8 +53,8 @@ def write_config(folder, text):
 def test_released_defaults_and_our_own_options():
     found = defaults()
     assert {name: found[name] for name in RELEASED} == RELEASED
-    assert found.keys() - RELEASED.keys() == OURS.keys() | {"render_test_ray"}
-    assert {name: found[name] for name in OURS} == OURS
+    assert found.keys() - RELEASED.keys() == OURS.keys() | BEYOND.keys() | {"render_test_ray"}
+    assert {name: found[name] for name in OURS | BEYOND} == OURS | BEYOND
 
 
 def test_every_option_is_read_or_listed_as_without_effect():
@@ -152,6 +156,15 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--N_importance", "4", "--N_samples", "2"], "N_samples 2: expected at least 3"),
     ([*MINIMAL, "--entropy_type", "1-p", "--entropy_log_scaling"], "entropy_log_scaling: not with"),
     ([*MINIMAL, "--render_only", "--eval_only"], "found both"),
+    ([*MINIMAL, "--random_bkgd"], "random_bkgd: found no --white_bkgd, expected it"),
+    ([*MINIMAL, "--entropy_start_iter", "9", "--entropy_end_iter", "8"], "start_iter 9: found --entropy_end_iter 8"),
+    ([*MINIMAL, "--freq_start", "2"], "freq_start 2: found no --freq_end_iter"),
+    ([*MINIMAL, "--freq_end_iter", "9", "--i_embed", "-1"], "freq_end_iter 9: found --i_embed -1"),
+    ([*MINIMAL, "--freq_end_iter", "9", "--multires", "0"], "freq_end_iter 9: found --multires 0"),
+    ([*MINIMAL, "--freq_end_iter", "9", "--freq_start", "11"], "freq_start 11: found --multires 10"),
+    ([*MINIMAL, "--occlusion_lambda", "1", "--occlusion_samples", "65"], "occlusion_samples 65: found 64 samples"),
+    ([*MINIMAL, "--depth_smooth_lambda", "1"], "depth_smooth_lambda: found --N_entropy 100, expected a multiple of 64"),
+    ([*MINIMAL, "--depth_smooth_lambda", "1", "--N_entropy", "0"], "depth_smooth_lambda: found --N_entropy 0"),
     ([*MINIMAL[:4]], "llff: not supported yet"),
 ], ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "")  # fmt: skip
 def test_bad_options(options, expected):
@@ -180,6 +193,8 @@ def test_help_groups_our_own_options(capsys):
     text = capsys.readouterr().out
     own = text.split("our own, not in the released code:")[1].split("\n\n")[0]
     assert set(re.findall(r"--(\w+)", own)) == set(OURS)
+    beyond = text.split("beyond the paper:")[1].split("\n\n")[0]
+    assert set(re.findall(r"^  --(\w+)", beyond, re.MULTILINE)) == set(BEYOND)
 
 
 def test_none_in_a_config_is_not_given(tmp_path):

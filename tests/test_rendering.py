@@ -330,6 +330,8 @@ def test_compositing_example():
         disparity=torch.tensor([0.395529]),
         weights=torch.tensor([[0.647967, 0, 0.351893, 0.00014]]),
         alpha=torch.tensor([[0.647967, 0, 0.999602, 1]]),
+        density=torch.tensor([[1, 0, 5, 0.5]]),
+        z=z,
     )
     for field, value in expected._asdict().items():
         torch.testing.assert_close(getattr(got, field), value, rtol=0, atol=1e-6, msg=field)

@@ -12,6 +12,8 @@ What is saved, and why nothing changes:
 Axes: r rays, s samples along a ray; n points, flat.
 """
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,7 @@ from fused import linear_relu
 from occupancy import Occupancy, numbers_of, precision
 from rays import Rays
 from run_nerf_helpers import NeRF
+from workers import n_workers, share_out
 
 
 @dataclass(frozen=True)
@@ -93,21 +96,46 @@ class Evaluate(torch.autograd.Function):
         return None, None, *gradients
 
 
+ROUND = 512  # rows: of a number of rows that it has not met, oneDNN first compiles a matrix product, for milliseconds
+
+
+def padded(index: Tensor, multiple: int) -> Tensor:
+    """Numbers, the last of them repeated until there is a multiple of `multiple`."""
+    missing = -len(index) % multiple
+    return torch.cat([index, index[-1:].expand(missing)]) if missing else index
+
+
+def blocks_of(index: Tensor, most: int) -> list[tuple[Tensor, int]]:
+    """Numbers of points in padded blocks of at most `most`, small enough that every thread has some; each with how
+    many of its numbers are no padding."""
+    multiple = min(ROUND, most)
+    size = -(-len(index) // n_workers(index.device))
+    size = min(most, size + -size % multiple)
+    return [(padded(part, multiple), len(part)) for part in index.split(max(size, 1))]
+
+
 def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
     """Density everywhere; colour where the density with its noise is above 0."""
     points, network, views = samples.points, samples.network, samples.views
     density = points.new_empty(len(points))
     rgb = None if views is None else points.new_zeros(len(points), 3)
-    with precision(query.dtype, points.device):
-        for start in range(0, len(points), query.block):
-            block = slice(start, start + query.block)
-            h = network.features(points[block], linear_relu)
-            density[block] = network.density(h)
-            if rgb is not None:
-                noisy = density[block] if samples.noise is None else density[block] + samples.noise[block]
-                rows = numbers_of(noisy > 0)
-                colour = network.colour(h[rows], views[samples.ray[block][rows]], linear_relu)
-                rgb[start + rows] = colour.to(rgb.dtype)
+
+    @torch.no_grad()
+    def work(blocks: Sequence[tuple[Tensor, int]]) -> None:
+        with precision(query.dtype, points.device):
+            for index, _ in blocks:
+                h = network.features(points[index], linear_relu)
+                raw = network.density(h).to(density.dtype)
+                density[index] = raw
+                if rgb is None:
+                    continue
+                noisy = raw if samples.noise is None else raw + samples.noise[index]
+                rows = padded(numbers_of(noisy > 0), min(ROUND, query.block))
+                colour = network.colour(h[rows], views[samples.ray[index[rows]]], linear_relu)
+                rgb[index[rows]] = colour.to(rgb.dtype)
+
+    blocks = blocks_of(torch.arange(len(points), device=points.device), query.block)
+    share_out(work, blocks, points.device)
     return rgb, density
 
 
@@ -117,19 +145,33 @@ def gradients_of(
     """Gradients by the parameters, summed over the points at which one of the outputs has a gradient.
 
     None for parameters that the outputs do not depend on; 0 where no point is left."""
-    total = [None] * len(parameters)
     raw_gradients = (d_rgb, d_density)
     matters = [d.ne(0) if d.ndim == 1 else d.ne(0).any(-1) for d in raw_gradients if d is not None]
     if not matters:
+        return [None] * len(parameters)
+
+    def work(blocks: Sequence[tuple[Tensor, int]]) -> list[Tensor | None]:
+        total = [None] * len(parameters)
+        for index, n in blocks:
+            with torch.enable_grad(), precision(query.dtype, samples.points.device):
+                outputs = samples.raw(index)
+            outputs, given = zip(*[(out, part(d, index, n).to(out.dtype))
+                                   for out, d in zip(outputs, raw_gradients, strict=True)
+                                   if out is not None and d is not None], strict=True)  # fmt: skip
+            total = add(total, torch.autograd.grad(outputs, parameters, given, allow_unused=True))
         return total
-    index = numbers_of(torch.stack(matters).any(0))
-    for block in index.split(query.block):
-        with torch.enable_grad(), precision(query.dtype, samples.points.device):
-            outputs = samples.raw(block)
-        pairs = [(out, d[block].to(out.dtype)) for out, d in zip(outputs, raw_gradients, strict=True)
-                 if out is not None and d is not None]  # fmt: skip
-        outputs, given = zip(*pairs, strict=True)
-        gradients = torch.autograd.grad(outputs, parameters, given, allow_unused=True)
-        total = [new if old is None else old if new is None else old.add_(new)
-                 for old, new in zip(total, gradients, strict=True)]  # fmt: skip
-    return total
+
+    blocks = blocks_of(numbers_of(torch.stack(matters).any(0)), query.block)
+    return functools.reduce(add, share_out(work, blocks, samples.points.device))
+
+
+def part(gradient: Tensor, index: Tensor, n: int) -> Tensor:
+    """The gradient at the points numbered `index`; that of all after the first n, which pad the block, is 0."""
+    chosen = gradient[index]
+    chosen[n:] = 0
+    return chosen
+
+
+def add(total: list[Tensor | None], new: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Gradients by each parameter, None for none; `total` is used up."""
+    return [b if a is None else a if b is None else a.add_(b) for a, b in zip(total, new, strict=True)]

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import startup  # noqa: E402, F401, I001
+import startup  # noqa: E402, F401  # isort: skip  # before torch
 import torch  # noqa: E402
 
 import build  # noqa: E402

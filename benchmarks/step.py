@@ -12,27 +12,33 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import startup  # noqa: E402, F401  # isort: skip  # before torch
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import build  # noqa: E402
 import checkpoint  # noqa: E402
+import fused  # noqa: E402
 from errors import Parser, exit_status  # noqa: E402
 from occupancy import EVERY  # noqa: E402
 from options import POSITIVE, parse_options  # noqa: E402
 from run_nerf import Trainer, make_trainer  # noqa: E402
 
-KEEP = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+DEFAULT_MEMORY = {"MALLOC_CHECK_": "0"}  # any word of the environment on malloc keeps startup.py from having one
+NOT_FUSED = {"STEP_NOT_FUSED": "1"}  # for child() below
 VARIANTS = {  # name: options, environment
-    "dense (reference)": (["--exact_dense"], {}),
-    "dense, memory kept": (["--exact_dense"], KEEP),
+    "dense (reference)": (["--exact_dense"], DEFAULT_MEMORY),
+    "dense, memory kept": (["--exact_dense"], {}),
+    "sparse, layers not fused": ([], NOT_FUSED),
     "sparse": ([], {}),
+    "sparse, bf16, not fused": (["--precision", "bf16"], NOT_FUSED),
     "sparse, bf16": (["--precision", "bf16"], {}),
     "sparse, skip_empty": (["--skip_empty"], {}),
     "sparse, bf16, skip_empty": (["--precision", "bf16", "--skip_empty"], {}),
@@ -65,21 +71,34 @@ def peak_memory(device: torch.device) -> float:
 
 def child(options: list[str], path: str | None) -> None:
     """Say the baseline memory, then do a step for every line that comes in."""
+    if "STEP_NOT_FUSED" in os.environ:
+        fused.has_kernel = lambda dtype: False
     trainer = prepare(options, path)
     device = next(trainer.networks.coarse.parameters()).device
     print(peak_memory(device), flush=True)
     for line in sys.stdin:
         trainer.step = 1  # every step draws with the same schedule
         if line.strip() == "flops":
-            with FlopCounterMode(display=False) as counter:
-                trainer.train_step()
-            print(counter.get_total_flops() / 1e9, flush=True)
+            print(gflop_of(trainer.train_step), flush=True)
             continue
         start = time.perf_counter()
         trainer.train_step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         print(time.perf_counter() - start, peak_memory(device), flush=True)
+
+
+def gflop_of(step: Callable) -> float:
+    """Of the matrix products of a step: on one thread, as the counter hears of no other, and without operations that
+    it does not know."""
+    threads, has_kernel = torch.get_num_threads(), fused.has_kernel
+    torch.set_num_threads(1)
+    fused.has_kernel = lambda dtype: False
+    with FlopCounterMode(display=False) as counter:
+        step()
+    torch.set_num_threads(threads)
+    fused.has_kernel = has_kernel
+    return counter.get_total_flops() / 1e9
 
 
 class Child:
@@ -91,7 +110,8 @@ class Child:
             command, env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         (self.baseline,) = self.answer()
-        self.seconds, self.peak, (self.gflop,) = [], 0.0, self.ask("flops")  # a first step, to warm up
+        self.seconds, self.peak, (self.gflop,) = [], 0.0, self.ask("flops")
+        self.ask("step")  # to warm up
 
     def ask(self, word: str) -> list[float]:
         self.process.stdin.write(word + "\n")

@@ -29,7 +29,7 @@ RAYS, GROWTH = 4000, 1.15  # test rays measured; each measurement is this much l
 
 def child(started: float, minutes: float, options: list[str]) -> int:
     """Train, and print a line of JSON for each measurement."""
-    import startup  # noqa: F401, I001
+    import startup  # noqa: F401  # isort: skip  # before torch
     import torch
 
     import build

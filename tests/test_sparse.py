@@ -81,6 +81,31 @@ def test_blocks_do_not_matter(block):
     assert_same_gradients(gradients(networks, SparseQuery(block), smoothing=NearPixel(3)), dense, 1e-10)
 
 
+def test_threads_do_not_matter():
+    """Blocks that threads of their own evaluate: the same gradients, in the same order of sums every time."""
+    networks, threads = networks_of("mixed"), torch.get_num_threads()
+    dense = gradients(networks, DenseQuery(), smoothing=NearPixel(3))
+    try:
+        torch.set_num_threads(3)
+        ours, again = (gradients(networks, SparseQuery(7), smoothing=NearPixel(3)) for _ in range(2))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert_same_gradients(ours, dense, 1e-10)
+    for one, other in zip(ours[1], again[1], strict=True):
+        assert one is other is None or torch.equal(one, other)
+
+
+@pytest.mark.parametrize("n", [0, 1, 9, 10, 11, 25])
+def test_blocks(n):
+    """Every number once, in blocks of one size but for the last, and padding that repeats a number."""
+    index = torch.arange(100, 100 + n)
+    blocks = sparse.blocks_of(index, 10)
+    assert torch.equal(torch.cat([block[:size] for block, size in blocks]), index)
+    assert {len(block) for block, _ in blocks} == {10 if n else 0}
+    assert all(torch.equal(block[size:], block[size - 1 : size].expand(len(block) - size)) for block, size in blocks)
+
+
 @pytest.mark.parametrize("use_viewdirs", [True, False])
 def test_where_all_is_skipped_the_gradients_are_those_of_empty_networks(use_viewdirs):
     grid = Occupancy(torch.tensor([[100.0] * 3, [101.0] * 3]))
@@ -180,7 +205,7 @@ def test_what_is_evaluated():
     rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
     network = Counting(networks_of("mixed").coarse)
     n = HEIGHT * WIDTH * SAMPLES
-    _, raw_density = SparseQuery(100)(network, rays, some_z(rays))
+    _, raw_density = SparseQuery(1)(network, rays, some_z(rays))  # in blocks of one, none is padded
     dense = int((raw_density > 0).sum())
     assert 0.2 * n < dense < 0.8 * n
     assert network.asked == {"density": n, "colour": dense, "gradient": 0}

@@ -1,0 +1,50 @@
+"""Blocks dealt out to threads."""
+
+import threading
+
+import pytest
+import torch
+
+from workers import share_out
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_block_once_and_in_order(four_threads):
+    assert share_out(list, range(10), CPU) == [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]]
+    assert share_out(list, range(2), CPU) == [[0], [1]]
+    assert torch.get_num_threads() == 4
+
+
+def test_threads_of_their_own(four_threads):
+    """Side by side, with a fair share of the threads each, and without the caller's grad mode."""
+    barrier = threading.Barrier(2, timeout=20)
+
+    def work(blocks):
+        barrier.wait()
+        return threading.current_thread(), torch.get_num_threads(), torch.is_grad_enabled()
+
+    with torch.no_grad():
+        results = share_out(work, [1, 2], CPU)
+    assert len({thread for thread, _, _ in results} | {threading.current_thread()}) == 3
+    assert [rest for _, *rest in results] == [[2, True], [2, True]]
+
+
+def test_an_error_is_the_callers(four_threads):
+    with pytest.raises(ZeroDivisionError):
+        share_out(lambda blocks: 1 / (blocks[0] - 2), [1, 2, 3], CPU)
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(("blocks", "device"), [([], CPU), ([1], CPU), ([1, 2], torch.device("meta"))])
+def test_the_caller_alone(four_threads, blocks, device):
+    work = [(threading.current_thread(), blocks)]
+    assert share_out(lambda part: (threading.current_thread(), part), blocks, device) == work

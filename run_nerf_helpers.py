@@ -59,6 +59,14 @@ def linear_relu(layer: nn.Linear, x: Tensor) -> Tensor:
     return layer(x).relu_()
 
 
+def output(layer: nn.Linear, h: Tensor) -> Tensor:
+    """A layer whose results are outputs, in the precision of its weights also where autocast is on."""
+    if h.dtype == layer.weight.dtype:
+        return layer(h)
+    with torch.autocast(h.device.type, enabled=False):
+        return layer(h.to(layer.weight.dtype))
+
+
 class NeRF(nn.Module):
     """The MLP: points and viewing directions -> raw colour and raw density.
 
@@ -131,7 +139,7 @@ class NeRF(nn.Module):
 
     def density(self, h: Tensor) -> Tensor:
         """features ... width -> raw density ..."""
-        return self.alpha_linear(h)[..., 0] if self.use_viewdirs else self.output_linear(h)[..., 3]
+        return output(self.alpha_linear, h)[..., 0] if self.use_viewdirs else output(self.output_linear, h)[..., 3]
 
     def encoded_views(self, viewdirs: Tensor) -> Tensor:
         """... 3 -> what `colour` takes of the viewing directions; nothing (... 0) where they have no part."""
@@ -143,9 +151,9 @@ class NeRF(nn.Module):
     def colour(self, h: Tensor, views: Tensor, hidden: Layer = linear_relu) -> Tensor:
         """features ... width, encoded viewing directions -> raw colour ... 3."""
         if not self.use_viewdirs:
-            return self.output_linear(h)[..., :3]
+            return output(self.output_linear, h)[..., :3]
         features = self.feature_linear(h)
-        return self.rgb_linear(hidden(self.views_linears[0], torch.cat([features, views.to(features.dtype)], dim=-1)))
+        return output(self.rgb_linear, hidden(self.views_linears[0], torch.cat([features, views.to(features.dtype)], dim=-1)))
 
 
 def make_linear(n_in: int, n_out: int, generator: torch.Generator | None, device) -> nn.Linear:
@@ -325,14 +333,17 @@ def render_pass(
 def render_rays(
     networks: Networks, rays: Rays, sampling: Sampling,
     generator: torch.Generator | None = None, query: Query = DenseQuery(), colour: bool = True,
+    coarse_colour: bool = True,
 ) -> Rendering:
     """Coarse pass, resampling, fine pass. The generator, on the rays' device, makes it random: draws are
-    made in the order coarse depths, coarse noise, fine depths, fine noise."""
+    made in the order coarse depths, coarse noise, fine depths, fine noise. Without `coarse_colour`, only the last
+    pass has colour."""
     random = generator is not None and sampling.perturb
     n, like = len(rays), rays.origins
     u = uniform((n, sampling.n_samples), like, generator) if random else None
     z = coarse_depths(rays, sampling.n_samples, sampling.lindisp, u)
-    coarse = render_pass(networks.coarse, rays, z, sampling, query, generator, colour)
+    wanted = colour and (coarse_colour or not sampling.n_importance)
+    coarse = render_pass(networks.coarse, rays, z, sampling, query, generator, wanted)
     if not sampling.n_importance:
         return Rendering(None, coarse)
     if random:
@@ -392,7 +403,7 @@ def render_image(
     """Render height*width rays, `chunk` at a time; `progress` hears how many rays each chunk had."""
     parts = []
     for block in rays.split(chunk):
-        fine = render_rays(networks, block, sampling, None, query).fine
+        fine = render_rays(networks, block, sampling, None, query, coarse_colour=False).fine
         parts.append((fine.rgb, fine.depth, fine.acc, fine.disparity))
         progress(len(block))
     return Image(*(torch.cat(field).unflatten(0, (height, width)) for field in zip(*parts, strict=True)))

@@ -224,6 +224,17 @@ def test_without_colour():
     assert got.fine.rgb is got.coarse.rgb is None
 
 
+@pytest.mark.parametrize("n_importance", [0, 6])
+def test_an_image_needs_no_coarse_colour(n_importance):
+    """It is that of the last pass, and the same as with both."""
+    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    networks, sampling = networks_of("mixed"), Sampling(SAMPLES, n_importance)
+    both, last = (render_rays(networks, rays, sampling, None, SparseQuery(100), coarse_colour=wanted)
+                  for wanted in (True, False))  # fmt: skip
+    assert torch.equal(both.fine.rgb, last.fine.rgb)
+    assert last.coarse is None or last.coarse.rgb is None
+
+
 def test_the_coarse_pass_of_unseen_rays_needs_no_gradient(monkeypatch):
     """No loss depends on it: its depths are detached."""
     asked, networks = [], networks_of("mixed")

@@ -153,7 +153,8 @@ class NeRF(nn.Module):
         if not self.use_viewdirs:
             return output(self.output_linear, h)[..., :3]
         features = self.feature_linear(h)
-        return output(self.rgb_linear, hidden(self.views_linears[0], torch.cat([features, views.to(features.dtype)], dim=-1)))
+        inputs = torch.cat([features, views.to(features.dtype)], dim=-1)
+        return output(self.rgb_linear, hidden(self.views_linears[0], inputs))
 
 
 def make_linear(n_in: int, n_out: int, generator: torch.Generator | None, device) -> nn.Linear:

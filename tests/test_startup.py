@@ -1,0 +1,47 @@
+"""What is set before torch is loaded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def said(code, **environment):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "MALLOC"))}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=kept | environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("script", ["run_nerf", "evaluate"])
+def test_it_comes_before_torch(script):
+    code = f"import sys, {script}; names = list(sys.modules); print(names.index('startup') < names.index('torch'))"
+    assert said(code) == "True"
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_the_users_value_stands(given, expected):
+    assert said("import os, startup; print(os.environ['GOMP_SPINCOUNT'])", **given) == expected
+
+
+CALLS = """
+import ctypes, sys
+class Library:
+    def __init__(self, name): pass
+    def mallopt(self, name, value): print(name, value)
+ctypes.CDLL = Library
+sys.platform = "linux"
+import startup
+"""
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, "-3 1073741824\n-1 2147483647"), ({"MALLOC_ARENA_MAX": "2"}, ""),
+], ids=["ours", "the user's"])  # fmt: skip
+def test_memory(given, expected):
+    assert said(CALLS, **given) == expected

@@ -128,7 +128,7 @@ def add_own_options(group) -> None:
                        help="seed of the weights and of every draw")
     group.add_argument("--device", default="auto", help="auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
     add_flag(group, "exact_dense", "evaluate the networks at every sample, also where it changes nothing (reference)")
-    group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
+    group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="auto",
                        help="of the networks' matrix products; auto: bf16 where the hardware has it")
     add_flag(group, "skip_empty", "do not evaluate the networks outside the scene's bounds, nor where a grid of their "
              "density says that space is empty")
@@ -338,7 +338,7 @@ def check(args: argparse.Namespace) -> None:
                          "patches of 8 x 8 unseen pixels")
     if args.random_bkgd and not args.white_bkgd:
         raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
-    if args.exact_dense and (args.skip_empty or args.precision != "fp32"):
+    if args.exact_dense and (args.skip_empty or args.precision == "bf16"):
         name = "skip_empty" if args.skip_empty else f"precision {args.precision}"
         raise InputError(f"--{name}: not with --exact_dense, which evaluates everything in float32")
     if args.dataset_type == "llff":

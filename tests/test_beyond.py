@@ -112,6 +112,7 @@ def test_all_together(tmp_path, mode):
     every = [word for extra in RUNS.values() for word in extra]
     for exact in ([], ["--exact_dense"]):
         args, _ = parse_options(options(scene, tmp_path, *mode, *every, *LOSSES, "--density_bias", "0.5", *exact,
+                                        "--precision", "fp32",
                                         "--seed", "2", "--raw_noise_std", "1", "--N_entropy", "64"))  # fmt: skip
         trainer = make_trainer(args, build.build_scene(args), torch.device("cpu"))
         for _ in range(2):

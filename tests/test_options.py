@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+import build
 from errors import InputError
 from options import LLFF_ONLY, NO_EFFECT, REFUSED, as_config, make_parser, parse_options
 
@@ -32,7 +34,7 @@ RELEASED = {
     "i_wandb": 100, "wandb_group": None, "debug": False, "N_iters": 200000, "alpha_model_path": None,
     "no_coarse": False, "train_scene": None, "test_scene": None, "expname": None, "datadir": None, "maskdir": None,
 }  # fmt: skip
-OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "fp32", "skip_empty": False,
+OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", "skip_empty": False,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared"}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
@@ -216,3 +218,18 @@ def test_rendering_options_are_said_to_do_nothing_in_training():
     for wrong in (["--render_only", "--no_reload"], ["--eval_only", "--ckpt_render_iter", "3", "--ft_path", "x.tar"]):
         with pytest.raises(InputError):
             parse_options([*MINIMAL, *wrong])
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ([], torch.bfloat16), (["--precision", "fp32"], None), (["--exact_dense"], None),
+], ids=str)  # fmt: skip
+def test_automatic_precision(monkeypatch, given, expected):
+    """bfloat16 where the hardware has it; the reference is always of float32."""
+    monkeypatch.setattr(build, "has_bfloat16", lambda device: True)
+    args, _ = parse_options([*MINIMAL, *given])
+    assert build.matmul_dtype(args, torch.device("cpu")) == expected
+
+
+def test_the_reference_is_not_of_bfloat16():
+    with pytest.raises(InputError, match="--precision bf16: not with --exact_dense"):
+        parse_options([*MINIMAL, "--exact_dense", "--precision", "bf16"])

@@ -110,7 +110,7 @@ def test_the_bounds_are_said_and_a_bad_grid_is_one_line(blender, tmp_path, capsy
 
 def test_losses_fall_and_are_logged(blender, tmp_path, capsys):
     extra = ["--no_batching", *LOSSES, "--N_iters", "60", "--lrate", "5e-3", "--N_importance", "0", "--i_print", "20"]
-    assert main(options(blender, tmp_path, *extra, "--train_scene", "1")) == 0
+    assert main(options(blender, tmp_path, *extra, "--precision", "fp32", "--train_scene", "1")) == 0
     logged = scalars(tmp_path / "logs/run")
     assert set(logged) == {
         "loss/total", "loss/colour_fine", "loss_weighted/colour_fine", "loss/entropy", "loss_weighted/entropy",

@@ -1,8 +1,9 @@
 """Wall-clock against quality: `python benchmarks/time_to_quality.py --run NAME "OPTIONS" ... --output FILE`.
 
 Trains each run, one after the other, each in a process of its own, until its time is up, and measures the PSNR of the
-same random rays of the test views as it goes. The clock starts with the process, so that start-up counts; measuring
-does not count. Writes FILE.json and, where matplotlib is installed, FILE.png. For example:
+same random rays of the test views (or, to choose between recipes, of the validation views: --split val) as it goes. The
+clock starts with the process, so that start-up counts; measuring does not count. --steps ends a run at a step instead.
+Writes FILE.json and, where matplotlib is installed, FILE.png. For example:
 
     python benchmarks/time_to_quality.py --minutes 3 --output quality \\
         --run dense "--config configs/infonerf/sample.txt --exact_dense --skip_empty False" \\
@@ -22,19 +23,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import exit_status  # noqa: E402
+from errors import Parser, exit_status  # noqa: E402
+from options import ABOVE_ZERO, POSITIVE, parse_options  # noqa: E402
 
-RAYS, GROWTH = 4000, 1.15  # test rays measured; each measurement is this much later than the last
+RAYS, GROWTH = 6000, 1.15  # rays measured; each measurement is this much later than the last
 
 
-def child(started: float, minutes: float, options: list[str]) -> int:
+def child(started: float, minutes: float, steps: int, split: str, options: list[str]) -> int:
     """Train, and print a line of JSON for each measurement."""
     import startup  # noqa: F401  # isort: skip  # before torch
     import torch
 
     import build
     from metrics import psnr_of_mse
-    from options import parse_options
     from rays import cameras_of, image_rays
     from render import make_renderer
     from run_nerf import make_trainer
@@ -44,9 +45,10 @@ def child(started: float, minutes: float, options: list[str]) -> int:
     device, scene = build.build_device(args.device), build.build_scene(args)
     trainer = make_trainer(args, scene, device)
     draws, parts = torch.Generator().manual_seed(0), []
-    for view in scene.test:
+    views = scene.val if split == "val" else scene.test
+    for view in views:
         rays = image_rays(cameras_of(scene, [view], args.pixel_center, device), scene.height, scene.width)
-        chosen = torch.randint(len(rays), (RAYS // len(scene.test),), generator=draws)
+        chosen = torch.randint(len(rays), (RAYS // len(views),), generator=draws)
         truth = torch.from_numpy(scene.image(view)).flatten(0, 1)[chosen].to(device)
         chosen = chosen.to(device)
         parts.append((replace(rays, origins=rays.origins[chosen], directions=rays.directions[chosen]), truth))
@@ -60,7 +62,7 @@ def child(started: float, minutes: float, options: list[str]) -> int:
         return sum(psnr_of_mse(float(error)) for error in errors) / len(errors)
 
     due, aside = 10.0, 0.0  # aside: the seconds spent on measuring
-    while (clock := time.time() - started - aside) < 60 * minutes:
+    while (clock := time.time() - started - aside) < 60 * minutes and trainer.step < steps:
         if clock >= due:
             begun = time.time()
             print(json.dumps({"seconds": round(clock, 2), "step": trainer.step, "psnr": round(psnr(), 3)}), flush=True)
@@ -71,9 +73,10 @@ def child(started: float, minutes: float, options: list[str]) -> int:
     return 0
 
 
-def measure(name: str, options: str, minutes: float) -> list[dict]:
+def measure(name: str, options: str, given: argparse.Namespace) -> list[dict]:
     """One run's measurements, shown as they come."""
-    command = [sys.executable, __file__, "--child", str(time.time()), str(minutes), *shlex.split(options)]
+    limits = [str(given.minutes), str(given.steps), given.split]
+    command = [sys.executable, __file__, "--child", str(time.time()), *limits, *shlex.split(options)]
     points = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         for line in process.stdout:
@@ -81,7 +84,7 @@ def measure(name: str, options: str, minutes: float) -> list[dict]:
             print(f"{name:16}{points[-1]['seconds']:8.1f} s  step {points[-1]['step']:6}  {points[-1]['psnr']:.2f} dB",
                   flush=True)
     if process.returncode:
-        sys.exit(f"time_to_quality.py: {name} failed")
+        sys.exit(process.returncode)  # it has said why
     return points
 
 
@@ -112,20 +115,24 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
     pyplot.savefig(path, dpi=120)
 
 
-def main() -> None:
+def run() -> int:
     if sys.argv[1:2] == ["--child"]:
-        sys.exit(exit_status("time_to_quality.py", lambda: child(float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        started, minutes, steps, split, *options = sys.argv[2:]
+        return child(float(started), float(minutes), int(steps), split, options)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "OPTIONS"))
-    parser.add_argument("--minutes", type=float, default=5, help="of each run")
+    parser.add_argument("--minutes", type=ABOVE_ZERO, default=5, help="of each run")
+    parser.add_argument("--steps", type=POSITIVE, default=10**9, help="of each run, at most")
+    parser.add_argument("--split", choices=("test", "val"), default="test", help="views that are measured")
     parser.add_argument("--output", type=Path, default=Path("time_to_quality"), help="files to write, without suffix")
     given = parser.parse_args()
-    runs = {name: measure(name, options, given.minutes) for name, options in given.run}
+    runs = {name: measure(name, options, given) for name, options in given.run}
     content = {"options": dict(given.run), "points": runs}
     given.output.with_suffix(".json").write_text(json.dumps(content, indent=1))
     plot(runs, given.output.with_suffix(".png"))
     print(table(runs))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("time_to_quality.py", run))

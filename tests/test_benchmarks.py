@@ -35,6 +35,8 @@ def test_every_variant_can_be_whatever_the_config_says(name, given):
 @pytest.mark.parametrize(("name", "words", "expected"), [
     ("step", ["--checkpoint", "none.tar"], "none.tar: no such checkpoint"),
     ("step", ["--repeats", "0"], "argument --repeats: found '0', expected an integer >= 1"),
+    ("time_to_quality", ["--run", "a", "--config none.txt"], "--config none.txt: cannot be read"),
+    ("time_to_quality", ["--run", "a", "b", "--steps", "0"], "--steps: found '0', expected an integer >= 1"),
     ("render", ["no_such_run"], "no_such_run: found no args.txt"),
     ("render", ["no_such_run", "--every", "0"], "argument --every: found '0', expected an integer >= 1"),
 ], ids=str)  # fmt: skip

@@ -187,7 +187,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def matmul_dtype(args: argparse.Namespace, device: torch.device) -> torch.dtype | None:
-    """Of the networks' matrix products; None for that of their weights."""
+    """Of the networks' hidden layers; None for that of their weights."""
     low = args.precision == "bf16" or (args.precision == "auto" and has_bfloat16(device))
     return torch.bfloat16 if low and not args.exact_dense else None
 

@@ -129,7 +129,7 @@ def add_own_options(group) -> None:
     group.add_argument("--device", default="auto", help="auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
     add_flag(group, "exact_dense", "evaluate the networks at every sample, also where it changes nothing (reference)")
     group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="auto",
-                       help="of the networks' matrix products; auto: bf16 where the hardware has it")
+                       help="of the networks' hidden layers; auto: bf16 where the hardware is made for it")
     add_flag(group, "skip_empty", "do not evaluate the networks outside the scene's bounds, nor where a grid of their "
              "density says that space is empty")
     group.add_argument("--density_bias", type=bounded(float), default=0.0,
@@ -384,11 +384,27 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
     looking = [name for name in looking if getattr(args, name)]
     if looking and not (args.render_only or args.eval_only):
         notes.append(f"options with no effect without render_only: {', '.join(looking)}")
+    idle = idle_options(args, given)
+    if idle:
+        notes.append("options with no effect here: " + "; ".join(idle))
     if args.precrop_iters and not args.no_batching:
         notes.append("precrop_iters has no effect without no_batching (as released)")
     if not args.mi_mlp and (args.netdepth <= 5 or (args.netdepth_fine <= 5 and args.N_importance)):
         notes.append("a network of depth 5 or less has no skip connection")
     return notes
+
+
+def idle_options(args: argparse.Namespace, given: set[str]) -> list[str]:
+    """Options that were given but need another one that is off, each with which."""
+    unseen = args.N_entropy and (args.entropy or args.distortion_lambda or args.depth_smooth_lambda)
+    needs = {
+        "entropy": (args.entropy, ("entropy_on", "entropy_skip_last", "entropy_start_iter", "entropy_ramp")),
+        "occlusion_lambda": (args.occlusion_lambda, ("occlusion_samples",)),
+        "distortion_lambda": (args.distortion_lambda, ("distortion_start_iter",)),
+        "a loss of unseen rays": (unseen, ("unseen_poses",)),
+    }
+    return [f"{name} without {needed}" for needed, (there, names) in needs.items() if not there
+            for name in names if name in given]  # fmt: skip
 
 
 def as_config(args: argparse.Namespace) -> str:

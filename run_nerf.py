@@ -142,7 +142,8 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
         "views": f"{len(scene.train)} to train on ({train}), {len(scene.test)} to test on",
         "networks": " + ".join(f"{size:,}" for size in sizes) + " parameters",
         "losses": " + ".join(["colour", *terms]),
-        "run": f"{build.run_folder(args)}, device {device} ({place}), seed {args.seed}",
+        "run": f"{build.run_folder(args)}, device {device} ({place}), "
+        f"{'bfloat16' if build.matmul_dtype(args, device) else 'float32'}, seed {args.seed}",
     }
     if build.has_unseen(args):
         made = scene.made_poses

@@ -31,7 +31,8 @@ class SparseQuery:
     """Raw colour and density of samples (a Query, see run_nerf_helpers.py), `block` points at a time.
 
     Where a sample has no density, its raw colour is left at 0.
-    dtype: of the networks' matrix products (autocast); None for the networks' own.
+    dtype: of the networks' hidden layers (autocast); None for the networks' own, with which alone the gradients are
+    those of DenseQuery.
     occupancy: says where there may be density; elsewhere the raw density is -inf. None: anywhere.
     """
 
@@ -109,6 +110,7 @@ def blocks_of(index: Tensor, most: int) -> list[tuple[Tensor, int]]:
     """Numbers of points in padded blocks of at most `most`, small enough that every thread has some; each with how
     many of its numbers are no padding."""
     multiple = min(ROUND, most)
+    most -= most % multiple
     size = -(-len(index) // n_workers(index.device))
     size = min(most, size + -size % multiple)
     return [(padded(part, multiple), len(part)) for part in index.split(max(size, 1))]
@@ -123,16 +125,17 @@ def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tenso
     @torch.no_grad()
     def work(blocks: Sequence[tuple[Tensor, int]]) -> None:
         with precision(query.dtype, points.device):
-            for index, _ in blocks:
+            for index, n in blocks:
                 h = network.features(points[index], linear_relu)
                 raw = network.density(h).to(density.dtype)
-                density[index] = raw
+                density[index[:n]] = raw[:n]
                 if rgb is None:
                     continue
                 noisy = raw if samples.noise is None else raw + samples.noise[index]
-                rows = padded(numbers_of(noisy > 0), min(ROUND, query.block))
+                dense = numbers_of(noisy[:n] > 0)
+                rows = padded(dense, min(ROUND, query.block))
                 colour = network.colour(h[rows], views[samples.ray[index[rows]]], linear_relu)
-                rgb[index[rows]] = colour.to(rgb.dtype)
+                rgb[index[dense]] = colour[: len(dense)].to(rgb.dtype)
 
     blocks = blocks_of(torch.arange(len(points), device=points.device), query.block)
     share_out(work, blocks, points.device)

@@ -16,8 +16,10 @@ import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda name, value: None)  # not in every C library
-    mallopt(M_MMAP_THRESHOLD, 2**30)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+malloc_is_set = any(name.startswith("MALLOC_") for name in os.environ)
+if sys.platform == "linux" and not malloc_is_set and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda name, value: 0)  # not in every C library
+    if mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25):  # older ones take no more
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -16,14 +16,23 @@ MOST = 8  # with more threads, Python itself would be what they wait for
 
 
 def n_workers(device: torch.device) -> int:
-    """As many as PyTorch has threads; elsewhere than on a CPU the caller alone."""
-    return min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1
+    """On a CPU as many as leave the fewest of PyTorch's threads idle; elsewhere the caller alone."""
+    if device.type != "cpu":
+        return 1
+    threads = torch.get_num_threads()
+    return max(range(1, min(threads, MOST) + 1), key=lambda workers: (threads // workers * workers, workers))
+
+
+def limit(threads: int) -> None:
+    """How many threads the operations of this thread use."""
+    torch.get_num_threads()  # the first call in a thread takes over the number that all share; only now set its own
+    torch.set_num_threads(threads)
 
 
 @functools.cache
 def executor(workers: int, threads: int) -> ThreadPoolExecutor:
     """Threads whose own operations use `threads` threads each."""
-    return ThreadPoolExecutor(workers, "block", lambda: torch.set_num_threads(threads))
+    return ThreadPoolExecutor(workers, "block", limit, (threads,))
 
 
 def share_out(

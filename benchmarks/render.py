@@ -52,6 +52,7 @@ def run() -> int:
     if found is None:
         raise InputError(f"{given.logdir}: found no checkpoint to render, expected those of a trained run")
     checkpoint.load_networks(found, networks)
+    networks.set_step(found.step)
     view = image_rays(cameras_of(scene, scene.test[:1], args.pixel_center, device), scene.height, scene.width)
     rows = torch.arange(min(given.every, scene.height) // 2, scene.height, given.every, device=device)
     chosen = (rows[:, None] * scene.width + torch.arange(scene.width, device=device)).flatten()

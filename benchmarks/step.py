@@ -48,7 +48,8 @@ GRID_UPDATES = 200  # of an occupancy grid that has known these networks for lon
 
 
 def prepare(options: list[str], path: str | None) -> Trainer:
-    """A trainer past its cropped steps, with a checkpoint's weights where there is one, that learns nothing."""
+    """A trainer past its cropped steps, with a checkpoint's weights where there is one, that learns nothing. Every step
+    is its second, whatever schedules there are."""
     args, _ = parse_options([*options, "--precrop_iters", "0"])
     trainer = make_trainer(args, build.build_scene(args), build.build_device(args.device))
     if path:

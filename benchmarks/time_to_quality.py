@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import Parser, exit_status  # noqa: E402
+from errors import InputError, Parser, exit_status  # noqa: E402
 from options import ABOVE_ZERO, POSITIVE, parse_options  # noqa: E402
 
 RAYS, GROWTH = 6000, 1.15  # rays measured; each measurement is this much later than the last
@@ -46,6 +46,8 @@ def child(started: float, minutes: float, steps: int, split: str, options: list[
     trainer = make_trainer(args, scene, device)
     draws, parts = torch.Generator().manual_seed(0), []
     views = scene.val if split == "val" else scene.test
+    if not views:
+        raise InputError(f"--split {split}: scene {scene.name} has no such views, expected some to measure")
     for view in views:
         rays = image_rays(cameras_of(scene, [view], args.pixel_center, device), scene.height, scene.width)
         chosen = torch.randint(len(rays), (RAYS // len(views),), generator=draws)
@@ -99,7 +101,7 @@ def table(runs: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-def plot(runs: dict[str, list[dict]], path: Path) -> None:
+def plot(runs: dict[str, list[dict]], path: Path, split: str) -> None:
     try:
         from matplotlib import pyplot
     except ImportError:
@@ -109,7 +111,7 @@ def plot(runs: dict[str, list[dict]], path: Path) -> None:
         pyplot.plot([point["seconds"] for point in points], [point["psnr"] for point in points], label=name)
     pyplot.xscale("log")
     pyplot.xlabel("seconds, start-up included")
-    pyplot.ylabel("PSNR of test rays, dB")
+    pyplot.ylabel(f"PSNR of {split} rays, dB")
     pyplot.legend()
     pyplot.grid(alpha=0.3)
     pyplot.savefig(path, dpi=120)
@@ -129,7 +131,7 @@ def run() -> int:
     runs = {name: measure(name, options, given) for name, options in given.run}
     content = {"options": dict(given.run), "points": runs}
     given.output.with_suffix(".json").write_text(json.dumps(content, indent=1))
-    plot(runs, given.output.with_suffix(".png"))
+    plot(runs, given.output.with_suffix(".png"), given.split)
     print(table(runs))
     return 0
 

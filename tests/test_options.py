@@ -233,3 +233,16 @@ def test_automatic_precision(monkeypatch, given, expected):
 def test_the_reference_is_not_of_bfloat16():
     with pytest.raises(InputError, match="--precision bf16: not with --exact_dense"):
         parse_options([*MINIMAL, "--exact_dense", "--precision", "bf16"])
+
+
+@pytest.mark.parametrize(("given", "named"), [
+    (["--entropy_ramp", "5"], "entropy_ramp without entropy"),
+    (["--occlusion_samples", "5"], "occlusion_samples without occlusion_lambda"),
+    (["--distortion_start_iter", "5"], "distortion_start_iter without distortion_lambda"),
+    (["--unseen_poses", "spread", "--entropy", "--N_entropy", "0"], "unseen_poses without a loss of unseen rays"),
+    (["--unseen_poses", "spread", "--entropy", "--entropy_ramp", "5"], None),
+], ids=str)  # fmt: skip
+def test_options_that_need_another(given, named):
+    _, notes = parse_options([*MINIMAL, *given])
+    expected = [f"options with no effect here: {named}"] if named else []
+    assert [note for note in notes if "no effect here" in note] == expected

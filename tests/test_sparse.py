@@ -106,6 +106,10 @@ def test_blocks(n):
     assert all(torch.equal(block[size:], block[size - 1 : size].expand(len(block) - size)) for block, size in blocks)
 
 
+def test_blocks_are_never_greater_than_asked_for():
+    assert max(len(block) for block, _ in sparse.blocks_of(torch.arange(3000), 700)) == 512
+
+
 @pytest.mark.parametrize("use_viewdirs", [True, False])
 def test_where_all_is_skipped_the_gradients_are_those_of_empty_networks(use_viewdirs):
     grid = Occupancy(torch.tensor([[100.0] * 3, [101.0] * 3]))

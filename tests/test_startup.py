@@ -24,24 +24,35 @@ def test_it_comes_before_torch(script):
     assert said(code) == "True"
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "None"),
+], ids=str)  # fmt: skip
 def test_the_users_value_stands(given, expected):
-    assert said("import os, startup; print(os.environ['GOMP_SPINCOUNT'])", **given) == expected
+    assert said("import os, startup; print(os.environ.get('GOMP_SPINCOUNT'))", **given) == expected
 
 
 CALLS = """
 import ctypes, sys
 class Library:
     def __init__(self, name): pass
-    def mallopt(self, name, value): print(name, value)
+    def mallopt(self, name, value):
+        print(name, value)
+        return value <= LIMIT
 ctypes.CDLL = Library
 sys.platform = "linux"
 import startup
 """
 
 
-@pytest.mark.parametrize(("given", "expected"), [
-    ({}, "-3 1073741824\n-1 2147483647"), ({"MALLOC_ARENA_MAX": "2"}, ""),
-], ids=["ours", "the user's"])  # fmt: skip
-def test_memory(given, expected):
-    assert said(CALLS, **given) == expected
+TRIM = "-1 2147483647"
+
+
+@pytest.mark.parametrize(("given", "limit", "expected"), [
+    ({}, 2**40, f"-3 1073741824\n{TRIM}"),
+    ({}, 2**25, f"-3 1073741824\n-3 33554432\n{TRIM}"),
+    ({}, 0, "-3 1073741824\n-3 33554432"),
+    ({"MALLOC_ARENA_MAX": "2"}, 0, ""),
+    ({"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}, 0, ""),
+], ids=["ours", "an older library", "a library that refuses", "the user's", "the user's tunables"])  # fmt: skip
+def test_memory(given, limit, expected):
+    assert said(CALLS.replace("LIMIT", str(limit)), **given) == expected

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from workers import share_out
+from workers import limit, n_workers, share_out
 
 CPU = torch.device("cpu")
 
@@ -36,6 +36,32 @@ def test_threads_of_their_own(four_threads):
         results = share_out(work, [1, 2], CPU)
     assert len({thread for thread, _, _ in results} | {threading.current_thread()}) == 3
     assert [rest for _, *rest in results] == [[2, True], [2, True]]
+
+
+def test_a_threads_number_is_its_own(four_threads):
+    """Also where the caller sets the number that all share before the thread's first operation."""
+    ready, go, seen = threading.Event(), threading.Event(), []
+
+    def work():
+        limit(2)
+        ready.set()
+        go.wait(20)
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    ready.wait(20)
+    torch.set_num_threads(4)
+    go.set()
+    thread.join()
+    assert seen == [2]
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (2, 2), (8, 8), (12, 6), (16, 8), (20, 5)])
+def test_no_thread_is_left_idle(monkeypatch, threads, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert n_workers(CPU) == expected
+    assert n_workers(torch.device("meta")) == 1
 
 
 def test_an_error_is_the_callers(four_threads):

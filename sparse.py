@@ -106,12 +106,12 @@ def padded(index: Tensor, multiple: int) -> Tensor:
     return torch.cat([index, index[-1:].expand(missing)]) if missing else index
 
 
-def blocks_of(index: Tensor, most: int) -> list[tuple[Tensor, int]]:
-    """Numbers of points in padded blocks of at most `most`, small enough that every thread has some; each with how
-    many of its numbers are no padding."""
+def blocks_of(index: Tensor, most: int, workers: int) -> list[tuple[Tensor, int]]:
+    """Numbers of points in padded blocks of at most `most`, small enough that each of `workers` threads has some; each
+    with how many of its numbers are no padding."""
     multiple = min(ROUND, most)
     most -= most % multiple
-    size = -(-len(index) // n_workers(index.device))
+    size = -(-len(index) // workers)
     size = min(most, size + -size % multiple)
     return [(padded(part, multiple), len(part)) for part in index.split(max(size, 1))]
 
@@ -137,8 +137,8 @@ def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tenso
                 colour = network.colour(h[rows], views[samples.ray[index[rows]]], linear_relu)
                 rgb[index[dense]] = colour[: len(dense)].to(rgb.dtype)
 
-    blocks = blocks_of(torch.arange(len(points), device=points.device), query.block)
-    share_out(work, blocks, points.device)
+    workers = n_workers(points.device, len(points) * size_of(network))
+    share_out(work, blocks_of(torch.arange(len(points), device=points.device), query.block, workers), workers)
     return rgb, density
 
 
@@ -164,8 +164,14 @@ def gradients_of(
             total = add(total, torch.autograd.grad(outputs, parameters, given, allow_unused=True))
         return total
 
-    blocks = blocks_of(numbers_of(torch.stack(matters).any(0)), query.block)
-    return functools.reduce(add, share_out(work, blocks, samples.points.device))
+    index = numbers_of(torch.stack(matters).any(0))
+    workers = n_workers(index.device, len(index) * size_of(samples.network))
+    return functools.reduce(add, share_out(work, blocks_of(index, query.block, workers), workers))
+
+
+def size_of(network: NeRF) -> int:
+    """Number of parameters, about as many as there are multiplications for a point."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def part(gradient: Tensor, index: Tensor, n: int) -> Tensor:

@@ -13,14 +13,17 @@ import torch
 
 Block, Result = TypeVar("Block"), TypeVar("Result")
 MOST = 8  # with more threads, Python itself would be what they wait for
+LEAST_WORK = 2.5e8  # multiplications of a thread: with fewer, Python's part of each operation is the greater one
 
 
-def n_workers(device: torch.device) -> int:
-    """On a CPU as many as leave the fewest of PyTorch's threads idle; elsewhere the caller alone."""
+def n_workers(device: torch.device, work: float) -> int:
+    """On a CPU as many as leave the fewest of PyTorch's threads idle, for `work` multiplications in all; elsewhere,
+    and where there is little work, the caller alone."""
     if device.type != "cpu":
         return 1
     threads = torch.get_num_threads()
-    return max(range(1, min(threads, MOST) + 1), key=lambda workers: (threads // workers * workers, workers))
+    workers = max(range(1, min(threads, MOST) + 1), key=lambda workers: (threads // workers * workers, workers))
+    return workers if work >= workers * LEAST_WORK else 1
 
 
 def limit(threads: int) -> None:
@@ -36,13 +39,13 @@ def executor(workers: int, threads: int) -> ThreadPoolExecutor:
 
 
 def share_out(
-    work: Callable[[Sequence[Block]], Result], blocks: Sequence[Block], device: torch.device
+    work: Callable[[Sequence[Block]], Result], blocks: Sequence[Block], workers: int
 ) -> list[Result]:
     """The results of `work` on the blocks dealt out in turn, in an order that is always the same.
 
     `work` runs on a thread of its own: whatever is set for a thread (autocast, grad mode) it must set itself.
     """
-    threads, workers = torch.get_num_threads(), min(n_workers(device), len(blocks))
+    threads, workers = torch.get_num_threads(), min(workers, len(blocks))
     if workers <= 1:
         return [work(blocks)]
     try:

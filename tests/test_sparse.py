@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sparse
+import workers
 from loss import loss_terms, needed_groups, total_loss
 from occupancy import Occupancy
 from rays import MovedPose, NearPixel, Rays, cameras_of, image_rays
@@ -81,8 +82,9 @@ def test_blocks_do_not_matter(block):
     assert_same_gradients(gradients(networks, SparseQuery(block), smoothing=NearPixel(3)), dense, 1e-10)
 
 
-def test_threads_do_not_matter():
+def test_threads_do_not_matter(monkeypatch):
     """Blocks that threads of their own evaluate: the same gradients, in the same order of sums every time."""
+    monkeypatch.setattr(workers, "LEAST_WORK", 0)
     networks, threads = networks_of("mixed"), torch.get_num_threads()
     dense = gradients(networks, DenseQuery(), smoothing=NearPixel(3))
     try:
@@ -100,14 +102,14 @@ def test_threads_do_not_matter():
 def test_blocks(n):
     """Every number once, in blocks of one size but for the last, and padding that repeats a number."""
     index = torch.arange(100, 100 + n)
-    blocks = sparse.blocks_of(index, 10)
+    blocks = sparse.blocks_of(index, 10, 1)
     assert torch.equal(torch.cat([block[:size] for block, size in blocks]), index)
     assert {len(block) for block, _ in blocks} == {10 if n else 0}
     assert all(torch.equal(block[size:], block[size - 1 : size].expand(len(block) - size)) for block, size in blocks)
 
 
 def test_blocks_are_never_greater_than_asked_for():
-    assert max(len(block) for block, _ in sparse.blocks_of(torch.arange(3000), 700)) == 512
+    assert max(len(block) for block, _ in sparse.blocks_of(torch.arange(3000), 700, 2)) == 512
 
 
 @pytest.mark.parametrize("use_viewdirs", [True, False])

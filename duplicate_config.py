@@ -112,7 +112,8 @@ def scene_names(names: list[str] | None, old: str) -> list[str]:
     is_scan = re.fullmatch(r"scan[0-9]+", old)
     scenes = [f"scan{name}" if is_scan and re.fullmatch("[0-9]+", name) else name for name in names]
     for scene in scenes:
-        bad = not scene or scene[0] in ".-" or ".." in scene or SEPARATOR.search(scene) or len(scene) > 100
+        bad = not scene or scene[0] in ".-" or ".." in scene or SEPARATOR.search(scene)
+        bad = bad or len(scene.encode(errors="replace")) > 100
         if bad or not scene.isprintable():
             expected = "the name of a scene: no path, no leading dot or dash, no control characters"
             raise InputError(f"--scenes: found {scene!r}, expected {expected} (SOURCE stands before --scenes)")

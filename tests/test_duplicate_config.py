@@ -192,7 +192,7 @@ def test_a_failed_write_leaves_the_old_file(source, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a/b", "a\\b", "..", "a..b", "", ".a", "-a", "a\nb", "a\x00", "\x7f", "a\udc80",
-                                  "a" * 101])  # fmt: skip
+                                  "a" * 101, "ü" * 51])  # fmt: skip
 def test_names_that_are_no_scenes(source, capsys, name):
     refused(capsys, source.parent, [source, f"--scenes={name}"], r"--scenes: found .* expected the name of a scene")
 

@@ -2,7 +2,7 @@
 
 Their four keys (`global_step`, `network_fn_state_dict`, `network_fine_state_dict`,
 `optimizer_state_dict`) stand beside ours: `version`, `options`, `random_states`, `sampler`, with
-skip_empty `occupancy`, and `checksum`, the SHA-256 of all the others.
+skip_empty `occupancy`, with ema_decay the averaged weights, and `checksum`, the SHA-256 of all the others.
 In our files `global_step` is the number of completed updates; theirs hold one less, so that a file
 of theirs is recognised by the missing `version`.
 """
@@ -22,6 +22,7 @@ from version import VERSION
 
 OUR_KEYS = {"version", "options", "random_states", "sampler"}
 NETWORK_KEYS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"}
+AVERAGE_KEYS = {"coarse": "network_fn_average_state_dict", "fine": "network_fine_average_state_dict"}
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,22 @@ def remove_old(folder: Path, step: int, keep: int) -> None:
 
 
 def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_states: dict, sampler: dict,
-         occupancy: dict | None = None) -> Path:
+         occupancy: dict | None = None, average=None) -> Path:
     """Write a checkpoint so that a crash at any moment leaves either all of it or none.
 
-    networks: the coarse and the fine network (or None), with `coarse` and `fine` attributes.
+    networks: the coarse and the fine network (or None), with `coarse` and `fine` attributes; average: likewise, of
+    averaged weights.
     """
     content = {
         "global_step": step,
-        "network_fn_state_dict": networks.coarse.state_dict(),
         "optimizer_state_dict": optimizer.state_dict(),
         "version": VERSION,
         "options": options,
         "random_states": random_states,
         "sampler": sampler,
     }
-    if networks.fine is not None:
-        content["network_fine_state_dict"] = networks.fine.state_dict()
+    for keys, pair in ((NETWORK_KEYS, networks), (AVERAGE_KEYS, average)):
+        content |= {key: network.state_dict() for which, key in keys.items() if (network := getattr(pair, which, None))}
     if occupancy is not None:
         content["occupancy"] = occupancy
     content["checksum"] = checksum(content)
@@ -158,12 +159,18 @@ def completed_updates(path: Path, content: dict) -> int:
     return int(path.stem) if path.stem.isdecimal() and int(path.stem) in (step, step + 1) else step + 1
 
 
-def load_networks(checkpoint: Checkpoint, networks) -> None:
-    """Load the weights into networks of the same shapes, or raise InputError."""
-    for which, key in NETWORK_KEYS.items():
+def load_networks(checkpoint: Checkpoint, networks, averaged: bool = False) -> None:
+    """Load the weights into networks of the same shapes, or raise InputError. averaged: load the averaged weights,
+    where the file has them."""
+    for which, key in (AVERAGE_KEYS if averaged and has_average(checkpoint) else NETWORK_KEYS).items():
         network = getattr(networks, which)
         if network is not None:
             load_network(checkpoint, key, network, which)
+
+
+def has_average(checkpoint: Checkpoint) -> bool:
+    """Whether the run kept an average of its weights."""
+    return AVERAGE_KEYS["coarse"] in checkpoint.content
 
 
 def load_network(checkpoint: Checkpoint, key: str, network: nn.Module, which: str) -> None:

@@ -244,7 +244,7 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
     if found is None:
         raise InputError(f"{build.run_folder(args)}: found no checkpoint to render, expected those of a trained run")
     networks = build.build_networks(args, device, torch.Generator().manual_seed(args.seed))
-    checkpoint.load_networks(found, networks)
+    checkpoint.load_networks(found, networks, averaged=args.ema_decay > 0)
     networks.set_step(found.step)
     for change in build.changed_options(found, args):
         say(change)

@@ -231,6 +231,9 @@ def add_further_options(group) -> None:
     group.add_argument("--freq_start", type=COUNT, default=0, help="frequencies for points in use at the start")
     group.add_argument("--freq_end_iter", type=COUNT, default=0,
                        help="let the others in, one after the other, until this step; 0 = all from the start")
+    group.add_argument("--ema_decay", type=bounded(float, 0, 1), default=0.0,
+                       help="render with an exponential moving average of the weights, of which a step keeps so much "
+                       "(0.995, say); 0 = with the weights themselves")
     group.add_argument("--entropy_on", choices=("alpha", "weights"), default="alpha",
                        help="ray entropy of the samples' alphas, as in the paper, or of their rendering weights")
     add_flag(group, "entropy_skip_last", "ray entropy without the last sample, whose bin is infinite")

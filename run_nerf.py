@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import build
 import checkpoint
+from averaging import WeightAverage
 from errors import InputError, exit_status
 from evaluate import evaluate_checkpoint, evaluate_run, render_run_path, table
 from files import atomic_file, make_folder, sole_owner
@@ -53,8 +54,17 @@ class Trainer:
     lrate: float
     lrate_decay: float
     occupancy: Occupancy | None = None
+    average: WeightAverage | None = None
     step: int = 0
     skipped: int = 0
+
+    @property
+    def rendered(self) -> Networks:
+        """The networks to look at: those of averaged weights, where there are such."""
+        if not self.average:
+            return self.networks
+        self.average.networks.set_step(self.step)
+        return self.average.networks
 
     def train_step(self) -> tuple[dict, dict]:
         """One update, with other rays where the gradient of the first ones is not finite; returns the terms of the
@@ -81,6 +91,8 @@ class Trainer:
             renderings, batch.target, self.regularizers, number, batch.alpha, batch.background
         )
         self.update(terms)
+        if self.average:
+            self.average.update(self.networks, self.step)
         if self.occupancy:
             self.occupancy.update(self.step, self.networks, self.generators.samples)
         return {name: (weight, value.detach()) for name, (weight, value) in terms.items()}, renderings
@@ -121,12 +133,17 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         lrate=args.lrate,
         lrate_decay=args.lrate_decay,
         occupancy=occupancy,
+        average=WeightAverage(networks, args.ema_decay) if args.ema_decay else None,
     )
 
 
 def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namespace) -> None:
     """Go on exactly where a checkpoint stands, as far as it says where that is."""
     checkpoint.load_networks(found, trainer.networks)
+    if trainer.average:
+        checkpoint.load_networks(found, trainer.average.networks, averaged=True)
+        if not checkpoint.has_average(found):
+            say(f"{found.path}: holds no averaged weights, starting the average from its weights")
     if not checkpoint.load_optimizer(found, trainer.optimizer):
         say(f"{found.path}: holds no optimizer state, starting it afresh")
     trainer.step = found.step
@@ -220,6 +237,7 @@ def save(trainer: Trainer, args: argparse.Namespace) -> Path:
         random_states=trainer.generators.state_dict(),
         sampler=trainer.sampler.state_dict(),
         occupancy=trainer.occupancy.state_dict() if trainer.occupancy else None,
+        average=trainer.average.networks if trainer.average else None,
     )
     checkpoint.remove_old(folder, trainer.step, args.keep_checkpoints)
     return path
@@ -254,7 +272,7 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log, in
                     say(f"saved {save(trainer, args)}")
                 elif saving:
                     save_or_warn(trainer, args)
-            if look(trainer.networks, args, scene, trainer.step, log):
+            if look(trainer.rendered, args, scene, trainer.step, log):
                 clock = time.perf_counter()
 
 

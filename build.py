@@ -10,6 +10,7 @@ import torch
 import checkpoint
 from errors import InputError
 from load_scene import load_scene
+from logs import say
 from loss import (
     Regularizer,
     carving_regularizer,
@@ -62,19 +63,21 @@ def run_folder(args: argparse.Namespace) -> Path:
 
 
 def find_checkpoint(args: argparse.Namespace) -> checkpoint.Checkpoint | None:
-    """The checkpoint to start from: ft_path, else the newest of the run. To render, ckpt_render_iter
-    names another one."""
+    """The checkpoint to start from: ft_path, else the newest of the run that is not damaged. To render,
+    ckpt_render_iter names another one."""
     if args.no_reload:
         return None
-    path = args.ft_path or checkpoint.latest(run_folder(args))
+    if args.ft_path:
+        return checkpoint.read(args.ft_path)
     if args.ckpt_render_iter and (args.render_only or args.eval_only):
-        path = checkpoint.path_of(run_folder(args), args.ckpt_render_iter)
-    return checkpoint.read(path) if path else None
+        return checkpoint.read(checkpoint.path_of(run_folder(args), args.ckpt_render_iter))
+    return checkpoint.newest_valid(run_folder(args), say)
 
 
 # Options that say how a run is started or looked at, not what it is.
 ABOUT_THE_START = ("config", "ft_path", "no_reload", "basedir", "expname", "device", "render_only", "eval_only",
-                   "render_test", "render_train", "render_mypath", "render_factor", "ckpt_render_iter")  # fmt: skip
+                   "render_test", "render_train", "render_mypath", "render_factor", "ckpt_render_iter",
+                   "keep_checkpoints")  # fmt: skip
 
 
 def changed_options(found: checkpoint.Checkpoint, args: argparse.Namespace) -> list[str]:

@@ -1,13 +1,15 @@
 """Checkpoints: {step:06d}.tar, in the layout of nerf-pytorch, DS-NeRF and the released InfoNeRF.
 
 Their four keys (`global_step`, `network_fn_state_dict`, `network_fine_state_dict`,
-`optimizer_state_dict`) stand beside ours: `version`, `options`, `random_states`, `sampler` and,
-with skip_empty, `occupancy`.
+`optimizer_state_dict`) stand beside ours: `version`, `options`, `random_states`, `sampler`, with
+skip_empty `occupancy`, with ema_decay the averaged weights, and `checksum`, the SHA-256 of all the others.
 In our files `global_step` is the number of completed updates; theirs hold one less, so that a file
 of theirs is recognised by the missing `version`.
 """
 
+import hashlib
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +17,12 @@ import torch
 from torch import nn
 
 from errors import InputError
-from files import atomic_file
+from files import atomic_file, make_folder
 from version import VERSION
 
 OUR_KEYS = {"version", "options", "random_states", "sampler"}
 NETWORK_KEYS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"}
+AVERAGE_KEYS = {"coarse": "network_fn_average_state_dict", "fine": "network_fine_average_state_dict"}
 
 
 @dataclass(frozen=True)
@@ -50,45 +53,98 @@ def latest(folder: Path) -> Path | None:
     return next((path for _, path in reversed(saved(folder))), None)
 
 
+def newest_valid(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint of a run that can be read; each one that cannot is said. None where a run has none;
+    InputError where it has some and none can be read."""
+    paths = [path for _, path in reversed(saved(folder))]
+    for path in paths:
+        try:
+            return read(path)
+        except InputError as error:
+            if path == paths[-1]:
+                raise
+            say(f"WARNING: {error}; going back to the checkpoint before it")
+    return None
+
+
+def remove_old(folder: Path, step: int, keep: int) -> None:
+    """Of the checkpoints up to `step`, keep the newest `keep`; 0 keeps all."""
+    if keep:
+        for _, path in [(s, p) for s, p in saved(folder) if s <= step][:-keep]:
+            path.unlink(missing_ok=True)
+
+
 def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_states: dict, sampler: dict,
-         occupancy: dict | None = None) -> Path:
+         occupancy: dict | None = None, average=None) -> Path:
     """Write a checkpoint so that a crash at any moment leaves either all of it or none.
 
-    networks: the coarse and the fine network (or None), with `coarse` and `fine` attributes.
+    networks: the coarse and the fine network (or None), with `coarse` and `fine` attributes; average: likewise, of
+    averaged weights.
     """
     content = {
         "global_step": step,
-        "network_fn_state_dict": networks.coarse.state_dict(),
         "optimizer_state_dict": optimizer.state_dict(),
         "version": VERSION,
         "options": options,
         "random_states": random_states,
         "sampler": sampler,
     }
-    if networks.fine is not None:
-        content["network_fine_state_dict"] = networks.fine.state_dict()
+    for keys, pair in ((NETWORK_KEYS, networks), (AVERAGE_KEYS, average)):
+        content |= {key: network.state_dict() for which, key in keys.items() if (network := getattr(pair, which, None))}
     if occupancy is not None:
         content["occupancy"] = occupancy
-    with atomic_file(path_of(folder, step)) as file:
+    content["checksum"] = checksum(content)
+    with atomic_file(path_of(make_folder(folder), step)) as file:
         torch.save(content, file)
     return path_of(folder, step)
 
 
+def checksum(content: dict) -> str:
+    """SHA-256 of everything in a checkpoint but its own entry "checksum": tensors by their type, shape and bytes,
+    anything else as it prints."""
+    digest = hashlib.sha256()
+    for part in parts({name: value for name, value in content.items() if name != "checksum"}):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def parts(value) -> Iterable[bytes]:
+    """What is hashed of a value, through dictionaries and sequences."""
+    if isinstance(value, dict):
+        yield b"{%d" % len(value)
+        for key, entry in value.items():
+            yield repr(key).encode()
+            yield from parts(entry)
+    elif isinstance(value, list | tuple):
+        yield b"[%d" % len(value)
+        for entry in value:
+            yield from parts(entry)
+    elif isinstance(value, torch.Tensor):
+        yield f"{value.dtype} {tuple(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    else:
+        yield repr(value).encode()
+
+
 def read(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of ours or of the released layout, without executing anything in it."""
+    """Read a checkpoint of ours or of the released layout, without executing anything in it. A checksum, where
+    the file has one, is verified."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         if "weights_only" in reason:  # torch's advice is to execute what is in the file
             reason = "no torch file, or one that holds more than tensors and plain values"
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     missing = {"global_step", NETWORK_KEYS["coarse"]} - set(content if isinstance(content, dict) else ())
     if missing:
         raise InputError(f"{path}: not a checkpoint of a NeRF, found no {min(missing)} in it")
+    if "checksum" in content and content["checksum"] != checksum(content):
+        raise InputError(f"{path}: damaged, found other content than its checksum was made of (where the file "
+                         "was changed on purpose, leave its entry 'checksum' out)")
     if not isinstance(content["global_step"], int):
         raise InputError(f"{path}: found {content['global_step']!r} as global_step, expected an integer")
     return Checkpoint(path, completed_updates(path, content), content)
@@ -103,12 +159,18 @@ def completed_updates(path: Path, content: dict) -> int:
     return int(path.stem) if path.stem.isdecimal() and int(path.stem) in (step, step + 1) else step + 1
 
 
-def load_networks(checkpoint: Checkpoint, networks) -> None:
-    """Load the weights into networks of the same shapes, or raise InputError."""
-    for which, key in NETWORK_KEYS.items():
+def load_networks(checkpoint: Checkpoint, networks, averaged: bool = False) -> None:
+    """Load the weights into networks of the same shapes, or raise InputError. averaged: load the averaged weights,
+    where the file has them."""
+    for which, key in (AVERAGE_KEYS if averaged and has_average(checkpoint) else NETWORK_KEYS).items():
         network = getattr(networks, which)
         if network is not None:
             load_network(checkpoint, key, network, which)
+
+
+def has_average(checkpoint: Checkpoint) -> bool:
+    """Whether the run kept an average of its weights."""
+    return AVERAGE_KEYS["coarse"] in checkpoint.content
 
 
 def load_network(checkpoint: Checkpoint, key: str, network: nn.Module, which: str) -> None:

@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from interrupt import Stopped
+
 
 class InputError(Exception):
     """A file or an option that cannot be used.
@@ -18,7 +20,7 @@ class InputError(Exception):
 
 def exit_status(program: str, run: Callable[[], int]) -> int:
     """What a script exits with: what `run` returns; 2, after one line, where a file or option cannot be
-    used; 1, likewise, where the system fails (a full disk, say); 130 after Ctrl-C."""
+    used; 1, likewise, where the system fails (a full disk, say); 130 after Ctrl-C, 143 after SIGTERM."""
     try:
         return run()
     except InputError as error:
@@ -27,6 +29,9 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
     except OSError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"{program}: {stopped}; what was done is kept, and the same command goes on from it", file=sys.stderr)
+        return stopped.status
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         return 130

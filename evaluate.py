@@ -25,6 +25,7 @@ import build
 import checkpoint
 from errors import InputError, Parser, exit_status
 from files import atomic_file, make_folder
+from interrupt import Interrupt
 from logs import say
 from metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim
 from options import parse_options
@@ -213,8 +214,8 @@ def render_run_path(args: argparse.Namespace, networks: Networks, scene: Scene, 
 EVALUATION_OPTIONS = (
     "config", "basedir", "expname", "datadir", "maskdir", "device", "render_only", "eval_only", "render_test",
     "render_train", "ckpt_render_iter", "ft_path", "no_reload", "chunk", "netchunk", "N_iters", "wandb",
+    "i_print", "i_weights", "keep_checkpoints", "i_testset", "i_wandb", "i_img", "i_video",
     "allow_outside",
-    "i_print", "i_weights", "i_testset", "i_wandb", "i_img", "i_video",
 )  # fmt: skip
 
 
@@ -250,15 +251,17 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
     if found is None:
         raise InputError(f"{build.run_folder(args)}: found no checkpoint to render, expected those of a trained run")
     networks = build.build_networks(args, device, torch.Generator().manual_seed(args.seed))
-    checkpoint.load_networks(found, networks)
+    checkpoint.load_networks(found, networks, averaged=args.ema_decay > 0)
     networks.set_step(found.step)
     for change in build.changed_options(found, args):
         say(change)
     say(f"rendering {found.path}, step {found.step}, on {device}")
-    if "renderonly_path" in kinds:
-        render_run_path(args, networks, scene, found.step, "renderonly_path")
     views = {"testset": scene.test, "renderonly_test": scene.test, "renderonly_train": scene.train}
-    return {kind: evaluate_run(args, networks, scene, found.step, views[kind], kind) for kind in kinds if kind in views}
+    with Interrupt():
+        if "renderonly_path" in kinds:
+            render_run_path(args, networks, scene, found.step, "renderonly_path")
+        return {kind: evaluate_run(args, networks, scene, found.step, views[kind], kind)
+                for kind in kinds if kind in views}
 
 
 def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:

@@ -1,6 +1,7 @@
-"""Writing files so that nothing is lost: whole or not at all, and never where it cannot be."""
+"""Writing files so that nothing is lost: whole or not at all, never where it cannot be, and by one run at a time."""
 
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where runs are not kept apart
+    fcntl = None
+
+LOCK = ".lock"
 
 
 @contextmanager
@@ -45,3 +53,24 @@ def make_folder(folder: Path) -> Path:
         reason = f"cannot write to {folder} ({error.strerror}), expected a writable folder"
         raise InputError(f"--basedir: {reason}") from error
     return folder
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Own a folder for the length of the block, or raise InputError where another process does. The kernel lets go
+    of it when its owner ends, however it ends; the file that it is tied to stays, and says who was the last."""
+    with open(folder / LOCK, "a+") as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read(100).strip() or "another process"
+                raise InputError(f"{folder}: found that {owner} trains there, expected one run at a time; "
+                                 "give this one another --expname") from error
+            except OSError:  # a file system without locks
+                pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield

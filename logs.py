@@ -1,6 +1,8 @@
 """Where numbers go: TensorBoard always, Weights & Biases only if asked for; and lines beside a progress bar."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,25 +17,35 @@ class Log:
     """Scalars and images by step to TensorBoard in `folder` and, where a wandb run is given, scalars to it.
 
     step: the step that the run starts after; later points of an earlier attempt are hidden.
+    Training matters more than either: one that fails is said, and ends, and nothing else does.
     """
 
     def __init__(self, folder: Path, step: int, wandb_run=None):
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
 
-        self.writer = SummaryWriter(folder, purge_step=step + 1)
+        hush_writer_threads()
+        self.folder, self.writer = folder, SummaryWriter(folder, purge_step=step + 1)
         self.wandb_run = wandb_run
 
     def tensorboard(self, step: int, scalars: Mapping[str, float]) -> None:
         """Scalars to TensorBoard only."""
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
-        self.writer.flush()
+        self.write(lambda writer: [writer.add_scalar(name, value, step) for name, value in scalars.items()])
 
     def images(self, step: int, images: Mapping) -> None:
         """Images h w 3, uint8, to TensorBoard."""
-        for name, image in images.items():
-            self.writer.add_image(f"validation/{name}", image, step, dataformats="HWC")
-        self.writer.flush()
+        self.write(lambda writer: [writer.add_image(f"validation/{name}", image, step, dataformats="HWC")
+                                   for name, image in images.items()])
+
+    def write(self, add: Callable) -> None:
+        """Let `add` write with TensorBoard's writer, and flush. Its folder is made again where it was removed."""
+        try:
+            if self.writer:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                add(self.writer)
+                self.writer.flush()
+        except OSError as error:
+            say(f"WARNING: TensorBoard's log cannot be written: {error}; going on without it")
+            self.writer = None
 
     def wandb(self, step: int, scalars: Mapping[str, float]) -> None:
         """Scalars to wandb only, where there is a run. Training matters more: a failure ends the logging, not it."""
@@ -45,9 +57,22 @@ class Log:
             self.wandb_run = None
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer:
+            with suppress(OSError):
+                self.writer.close()
         if self.wandb_run:
             self.wandb_run.finish()
+
+
+def hush_writer_threads() -> None:
+    """TensorBoard's threads hand their errors to who writes next: no traceback of theirs beside it."""
+    others = threading.excepthook
+
+    def hook(fault):
+        if not (isinstance(fault.exc_value, OSError) and type(fault.thread).__module__.startswith("tensorboard.")):
+            others(fault)
+
+    threading.excepthook = hook
 
 
 def start_wandb(name: str, group: str | None, options: Mapping, folder: Path):

@@ -244,6 +244,9 @@ def add_further_options(group) -> None:
     group.add_argument("--freq_start", type=COUNT, default=0, help="frequencies for points in use at the start")
     group.add_argument("--freq_end_iter", type=COUNT, default=0,
                        help="let the others in, one after the other, until this step; 0 = all from the start")
+    group.add_argument("--ema_decay", type=bounded(float, 0, 1), default=0.0,
+                       help="render with an exponential moving average of the weights, of which a step keeps so much "
+                       "(0.995, say); 0 = with the weights themselves")
     group.add_argument("--entropy_on", choices=("alpha", "weights"), default="alpha",
                        help="ray entropy of the samples' alphas, as in the paper, or of their rendering weights")
     add_flag(group, "entropy_skip_last", "ray entropy without the last sample, whose bin is infinite")
@@ -272,6 +275,8 @@ def add_evaluation_options(group) -> None:
 def add_logging_options(group) -> None:
     group.add_argument("--i_print", type=COUNT, default=100, help="a line on the console, scalars to TensorBoard")
     group.add_argument("--i_weights", type=COUNT, default=10000, help="a checkpoint (one comes at the end, too)")
+    group.add_argument("--keep_checkpoints", type=COUNT, default=0,
+                       help="keep the newest n checkpoints of the run and remove older ones; 0 = keep all")
     group.add_argument("--i_testset", type=COUNT, default=50000, help="render and measure the test views")
     group.add_argument("--i_img", type=COUNT, default=500, help="a small validation view to TensorBoard")
     group.add_argument("--i_video", type=COUNT, default=50000, help="the path video")

@@ -20,9 +20,10 @@ from scene import Scene
 FPS, GIF_FPS, GIF_SIZE, THUMBNAIL = 30, 15, 200, 100
 
 
-@dataclass(frozen=True)
+@dataclass
 class Renderer:
-    """Trained networks and how to render with them. factor: render at 1/factor of the size."""
+    """Trained networks and how to render with them. chunk: rays at a time, halved where the memory does not suffice.
+    factor: render at 1/factor of the size."""
 
     networks: Networks
     sampling: Sampling
@@ -42,11 +43,23 @@ class Renderer:
         scale = torch.tensor([width / scene.width, height / scene.height] * 2, device=self.device)
         camera = camera._replace(intrinsics=camera.intrinsics * scale)
         rays = image_rays(camera, height, width)
-        return render_image(self.networks, rays, height, width, self.sampling, self.chunk, self.query, progress)
+        while True:
+            try:
+                return render_image(self.networks, rays, height, width, self.sampling, self.chunk, self.query, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.chunk == 1:
+                    raise
+            self.chunk = max(min(self.chunk, len(rays)) // 2, 1)
+            say(f"out of memory: rendering {self.chunk} rays at a time from now on (chunk)")
 
     def size(self, scene: Scene) -> tuple[int, int]:
         """Height and width of what is rendered."""
         return max(scene.height // self.factor, 1), max(scene.width // self.factor, 1)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether it says that a device's memory does not suffice; the CPU's allocator has no error of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def make_renderer(args: argparse.Namespace, networks: Networks, scene: Scene) -> Renderer:

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 import build
 import checkpoint
+from averaging import WeightAverage
 from errors import InputError, exit_status
 from evaluate import evaluate_checkpoint, evaluate_run, render_run_path, table
-from files import make_folder
+from files import atomic_file, make_folder, sole_owner
 from interrupt import Interrupt, Stopped
 from logs import Log, say, start_wandb
 from loss import Regularizer, loss_terms, needed_groups, total_loss
@@ -26,18 +27,21 @@ from metrics import psnr_of_mse
 from occupancy import Occupancy
 from options import as_config, parse_options
 from rays import SEEN, UNSEEN, RaySampler
-from render import thumbnails
+from render import out_of_memory, thumbnails
 from run_nerf_helpers import Networks, Query, Sampling, render_groups
 from scene import Scene, bounds_of
 
+MAX_SKIPPED = 10  # attempts at one step
+
 
 class NonFiniteLoss(Exception):
-    """A term of the loss, or the gradient, became infinite or NaN; the message names step and term."""
+    """A term of the loss, or the gradient, is infinite or NaN; the message names step and term."""
 
 
 @dataclass
 class Trainer:
-    """What one step reads and changes. `step`: completed updates."""
+    """What one step reads and changes. `step`: completed updates. `skipped`: those that were not made, as their
+    gradient was not finite."""
 
     networks: Networks
     optimizer: torch.optim.Optimizer
@@ -50,10 +54,32 @@ class Trainer:
     lrate: float
     lrate_decay: float
     occupancy: Occupancy | None = None
+    average: WeightAverage | None = None
     step: int = 0
+    skipped: int = 0
+
+    @property
+    def rendered(self) -> Networks:
+        """The networks to look at: those of averaged weights, where there are such."""
+        if not self.average:
+            return self.networks
+        self.average.networks.set_step(self.step)
+        return self.average.networks
 
     def train_step(self) -> tuple[dict, dict]:
-        """One update; returns the terms of the loss and the renderings that it was made from."""
+        """One update, with other rays where the gradient of the first ones is not finite; returns the terms of the
+        loss and the renderings that it was made from. Raises NonFiniteLoss after MAX_SKIPPED attempts."""
+        failed = 0
+        while True:
+            try:
+                return self.attempt_step()
+            except NonFiniteLoss as error:
+                failed, self.skipped = failed + 1, self.skipped + 1
+                if failed == MAX_SKIPPED:
+                    raise NonFiniteLoss(f"{error}, nor was it with other rays ({failed} attempts)") from error
+                say(f"WARNING: {error}; no update is made of these rays")
+
+    def attempt_step(self) -> tuple[dict, dict]:
         number = self.step + 1
         self.networks.set_step(number)
         groups = needed_groups(self.regularizers, number)
@@ -65,6 +91,8 @@ class Trainer:
             renderings, batch.target, self.regularizers, number, batch.alpha, batch.background
         )
         self.update(terms)
+        if self.average:
+            self.average.update(self.networks, self.step)
         if self.occupancy:
             self.occupancy.update(self.step, self.networks, self.generators.samples)
         return {name: (weight, value.detach()) for name, (weight, value) in terms.items()}, renderings
@@ -105,12 +133,17 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         lrate=args.lrate,
         lrate_decay=args.lrate_decay,
         occupancy=occupancy,
+        average=WeightAverage(networks, args.ema_decay) if args.ema_decay else None,
     )
 
 
 def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namespace) -> None:
     """Go on exactly where a checkpoint stands, as far as it says where that is."""
     checkpoint.load_networks(found, trainer.networks)
+    if trainer.average:
+        checkpoint.load_networks(found, trainer.average.networks, averaged=True)
+        if not checkpoint.has_average(found):
+            say(f"{found.path}: holds no averaged weights, starting the average from its weights")
     if not checkpoint.load_optimizer(found, trainer.optimizer):
         say(f"{found.path}: holds no optimizer state, starting it afresh")
     trainer.step = found.step
@@ -177,14 +210,26 @@ def scalars_of(trainer: Trainer, terms: dict, renderings: dict, threshold: float
     if UNSEEN in renderings:
         passing = renderings[UNSEEN].fine.acc > threshold
         scalars["entropy/unseen_rays_passing_mask"] = float(passing.float().mean())
+    scalars["skipped_updates"] = trainer.skipped
     scalars["learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
     scalars["rays_per_second"] = rays_per_second
     return scalars
 
 
+def save_or_warn(trainer: Trainer, args: argparse.Namespace) -> None:
+    """Save, before the end of the training: a disk that is full now may have room by then."""
+    try:
+        say(f"saved {save(trainer, args)}")
+    except OSError as error:
+        say(f"WARNING: step {trainer.step} is not saved: {error}; going on, to try again when the next is due")
+
+
 def save(trainer: Trainer, args: argparse.Namespace) -> Path:
-    return checkpoint.save(
-        build.run_folder(args),
+    """Write a checkpoint, then remove those that keep_checkpoints does not keep."""
+    folder = build.run_folder(args)
+    write_options(args)
+    path = checkpoint.save(
+        folder,
         trainer.step,
         trainer.networks,
         trainer.optimizer,
@@ -192,7 +237,18 @@ def save(trainer: Trainer, args: argparse.Namespace) -> Path:
         random_states=trainer.generators.state_dict(),
         sampler=trainer.sampler.state_dict(),
         occupancy=trainer.occupancy.state_dict() if trainer.occupancy else None,
+        average=trainer.average.networks if trainer.average else None,
     )
+    checkpoint.remove_old(folder, trainer.step, args.keep_checkpoints)
+    return path
+
+
+def write_options(args: argparse.Namespace) -> None:
+    """The run's options as a config file in its folder, which is made where it is not there."""
+    text, path = as_config(args), make_folder(build.run_folder(args)) / "args.txt"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with atomic_file(path) as file:
+            file.write(text.encode())
 
 
 def due(step: int, every: int) -> bool:
@@ -212,9 +268,11 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log, in
                 clock, start = time.perf_counter(), clock  # from step to step: CUDA runs behind the clock
                 report(trainer, args, log, bar, terms, renderings, n_rays / (clock - start))
                 saving = any(due(trainer.step, every) for every in (args.i_weights, args.i_testset, args.i_video))
-                if saving or trainer.step == args.N_iters:
+                if trainer.step == args.N_iters:
                     say(f"saved {save(trainer, args)}")
-            if look(trainer.networks, args, scene, trainer.step, log):
+                elif saving:
+                    save_or_warn(trainer, args)
+            if look(trainer.rendered, args, scene, trainer.step, log):
                 clock = time.perf_counter()
 
 
@@ -291,6 +349,12 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
     if trainer.step >= args.N_iters:
         say(f"nothing to do: step {trainer.step} of N_iters {args.N_iters} is reached")
         return 0
+    with sole_owner(make_folder(build.run_folder(args))):
+        return train_in_folder(trainer, args, scene, argv)
+
+
+def train_in_folder(trainer: Trainer, args: argparse.Namespace, scene: Scene, argv: list[str]) -> int:
+    """Train a run whose folder no other process writes to. Returns the exit status."""
     prepare_folder(args, trainer.step)
     wandb_run = start_wandb(args.expname, args.wandb_group, vars(args), build.run_folder(args)) if args.wandb else None
     log = Log(build.run_folder(args), trainer.step, wandb_run)
@@ -315,8 +379,10 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
 
 def prepare_folder(args: argparse.Namespace, step: int) -> None:
     """The first thing that is written: the run's folder and its options, as a config file."""
-    folder = make_folder(build.run_folder(args))
-    (folder / "args.txt").write_text(as_config(args), encoding="utf-8")
+    folder = build.run_folder(args)
+    write_options(args)
+    for path in folder.glob("*.tar.tmp"):  # of a run that was killed
+        path.unlink(missing_ok=True)
     aside = checkpoint.set_aside(folder, step)
     if aside:
         say(f"checkpoints and pictures later than step {step} are now in {aside}")
@@ -347,8 +413,8 @@ def main(argv: list[str] | None = None) -> int:
     option that cannot be used; 130 or 143 stopped."""
     try:
         return exit_status("run_nerf.py", lambda: run(sys.argv[1:] if argv is None else argv))
-    except (RuntimeError, MemoryError) as error:  # the CPU's allocator has no error of its own
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "not enough memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
             raise
         advice = "lower netchunk, or N_rand and N_entropy; to render, chunk"
         print(f"run_nerf.py: error: out of memory; {advice}", file=sys.stderr)

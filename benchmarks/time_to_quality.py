@@ -57,9 +57,9 @@ def child(started: float, minutes: float, steps: int, split: str, options: list[
 
     def psnr() -> float:
         """The mean over the views, as in a paper's table."""
-        renderer = make_renderer(args, trainer.networks, scene)
+        renderer = make_renderer(args, trainer.rendered, scene)
         with torch.no_grad():
-            errors = [(render_rays(trainer.networks, rays, renderer.sampling, None, renderer.query).fine.rgb - truth)
+            errors = [(render_rays(trainer.rendered, rays, renderer.sampling, None, renderer.query).fine.rgb - truth)
                       .square().mean() for rays, truth in parts]  # fmt: skip
         return sum(psnr_of_mse(float(error)) for error in errors) / len(errors)
 

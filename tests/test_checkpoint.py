@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -200,3 +201,56 @@ def test_set_aside_moves_later_checkpoints_only(tmp_path):
     assert sorted(path.read_text() for path in aside.iterdir()) == ["20", "30"]
     assert checkpoint.latest(tmp_path).read_text() == "10"
     assert checkpoint.set_aside(tmp_path, 0) != aside
+
+
+def damaged_copies(whole, n):
+    """n copies of a file, each cut, or with a few bytes changed."""
+    rng = random.Random(0)
+    for k in range(n):
+        if k % 2:
+            yield whole[: rng.randrange(len(whole))]
+        else:
+            changed = bytearray(whole)
+            for _ in range(rng.choice([1, 1, 4, 64])):
+                changed[rng.randrange(len(changed))] ^= rng.randrange(1, 256)
+            yield bytes(changed)
+
+
+def test_whatever_is_damaged_is_refused_or_harmless(tmp_path):
+    networks, optimizer = our_networks(depth=2, width=2)
+    updated(networks.parameters(), optimizer, 1.0)
+    path = save_ours(tmp_path, 1, networks, optimizer, lrate=5e-4, train_scene=[1, 2])
+    whole, original = path.read_bytes(), list(checkpoint.parts(checkpoint.read(path).content))
+    refused = 0
+    for damaged in damaged_copies(whole, 400):
+        path.write_bytes(damaged)
+        try:
+            content = checkpoint.read(path).content
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+        else:
+            assert list(checkpoint.parts(content)) == original
+    assert refused > 250
+
+
+@pytest.mark.parametrize("change", [
+    lambda content: content["network_fn_state_dict"]["alpha_linear.bias"].add_(1),
+    lambda content: content["optimizer_state_dict"]["param_groups"][0].update(lr=1.0),
+    lambda content: content["options"].update(lrate=1),
+    lambda content: content.update(global_step=2),
+    lambda content: content.pop("version"),
+    lambda content: content["random_states"].update(pixels=torch.arange(3).to(torch.int32)),
+])  # fmt: skip
+def test_the_checksum_is_of_everything(tmp_path, change):
+    networks, optimizer = our_networks(depth=2, width=2)
+    updated(networks.parameters(), optimizer, 1.0)
+    path = save_ours(tmp_path, 1, networks, optimizer, lrate=5e-4)
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(InputError, match="damaged, found other content than its checksum was made of"):
+        checkpoint.read(path)
+    del content["checksum"]
+    torch.save(content, path)
+    checkpoint.read(path)

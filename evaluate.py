@@ -101,6 +101,8 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
     lpips, record["lpips_missing"] = load_lpips()
     todo = [view for view in views if scene.view_names[view] not in record["views"]]
     record["mean"], record["views_missing"], record["rendered_now"] = means(record["views"]), len(todo), len(todo)
+    if not todo:  # one that was damaged, or of views that are no longer asked for
+        write_record(folder, record)
     with tqdm(total=len(todo) * height * width, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
         for number, view in enumerate(todo, 1):
             start, name = time.perf_counter(), scene.view_names[view]

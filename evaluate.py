@@ -187,7 +187,7 @@ def evaluate_run(
 ) -> dict:
     """Evaluate views of a run in basedir/expname/KIND_STEP, and add a line to basedir/results.csv.
 
-    kind: testset, renderonly_test or renderonly_train. Returns the record.
+    kind: testset, valset, renderonly_test or renderonly_train. Returns the record.
     """
     renderer = make_renderer(args, networks, scene)
     folder = make_folder(picture_folder(args, kind, step))
@@ -258,7 +258,10 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
     for change in build.changed_options(found, args):
         say(change)
     say(f"rendering {found.path}, step {found.step}, on {device}")
-    views = {"testset": scene.test, "renderonly_test": scene.test, "renderonly_train": scene.train}
+    views = {"testset": scene.test, "valset": scene.val, "renderonly_test": scene.test, "renderonly_train": scene.train}
+    empty = [kind for kind in kinds if kind in views and not views[kind]]
+    if empty:
+        raise InputError(f"--split {empty[0].removesuffix('set')}: scene {scene.name} has no such views, expected some")
     with Interrupt():
         if "renderonly_path" in kinds:
             render_run_path(args, networks, scene, found.step, "renderonly_path")
@@ -279,8 +282,10 @@ def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(description="Evaluate runs on their test views: images, metrics.json, results.csv, a table.")
+    parser = Parser(description="Evaluate runs on unseen views: images, metrics.json, results.csv, a table.")
     parser.add_argument("logdir", nargs="+", type=Path, help="folder of a run (basedir/expname)")
+    parser.add_argument("--split", choices=("test", "val"), default="test",
+                        help="the test views, or those by which to choose between recipes (DTU has but test views)")
     parser.add_argument("--step", type=int, help="the checkpoint of this step, instead of the newest")
     parser.add_argument("--render_factor", type=int, default=0, help="render at 1/n of the size")
     parser.add_argument("--datadir", help="where the scene is now, if it has moved")
@@ -294,7 +299,8 @@ def run(argv: list[str]) -> int:
     extra += ["--datadir", given.datadir] if given.datadir else []
     extra += ["--ckpt_render_iter", str(given.step)] if given.step is not None else []
     runs = {str(logdir): run_options(logdir, extra) for logdir in given.logdir}
-    records = {name: evaluate_checkpoint(args, ["testset"])["testset"] for name, args in runs.items()}
+    kind = f"{given.split}set"
+    records = {name: evaluate_checkpoint(args, [kind])[kind] for name, args in runs.items()}
     print(table(records))
     return 0
 

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -421,3 +422,22 @@ def test_videos_keep_their_frames(tmp_path):
     small = iio.imread(tmp_path / "a.gif")
     assert small.shape == (6, 133, 200, 3)
     assert iio.immeta(tmp_path / "a.gif")["loop"] == 0
+
+
+def test_validation_views_have_their_own_record(tmp_path, capsys):
+    scene = write_blender(tmp_path / "scene")
+    assert run_nerf.main(options(scene, tmp_path, "--no_batching", "--N_iters", "2", "--testskip", "4")) == 0
+    logdir = tmp_path / "logs/run"
+    assert main([str(logdir), "--split", "val"]) == 0
+    assert list(record_of(logdir, kind="valset")["views"]) == ["val/r_0", "val/r_4"]
+    assert [row["kind"] for row in results(tmp_path / "logs")] == ["valset"]
+    assert not (logdir / "testset_000002").exists()
+    assert main([str(logdir)]) == 0
+    assert len(record_of(logdir)["views"]) == 4
+
+
+def test_a_scene_without_validation_views(logdir, capsys, monkeypatch):
+    whole = evaluate.build.build_scene
+    monkeypatch.setattr(evaluate.build, "build_scene", lambda args: replace(whole(args), val=()))
+    assert main([str(logdir), "--split", "val"]) == 2
+    assert capsys.readouterr().err == "evaluate.py: error: --split val: scene scan has no such views, expected some\n"

@@ -109,6 +109,8 @@ def scene_names(names: list[str] | None, old: str) -> list[str]:
         if old not in SYNTHETIC:
             raise InputError(f"--scenes: not given; only {', '.join(SYNTHETIC)} have default ones, found scene {old}")
         return [name for name in SYNTHETIC if name != old]
+    if not names:  # argparse drops a --
+        raise InputError("--scenes: found '--', expected the name of a scene")
     is_scan = re.fullmatch(r"scan[0-9]+", old)
     scenes = [f"scan{name}" if is_scan and re.fullmatch("[0-9]+", name) else name for name in names]
     for scene in scenes:

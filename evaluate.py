@@ -134,7 +134,7 @@ def means(views: dict[str, dict]) -> dict[str, float | None]:
     result, broken = {}, any(metrics["mse"] is None for metrics in views.values())
     for name in dict.fromkeys(name for metrics in views.values() for name in metrics):
         values = [metrics[name] for metrics in views.values() if metrics.get(name) is not None]
-        result[name] = float(np.mean(values)) if values and not broken else None
+        result[name] = math.fsum(values) / len(values) if values and not broken else None
     if result.get("mse"):
         result["psnr_pooled"] = psnr_of_mse(result["mse"])
     return result

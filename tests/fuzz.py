@@ -162,7 +162,8 @@ def main() -> int:
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", DeprecationWarning)
     folder, failed = Path(tempfile.mkdtemp(prefix="fuzz_")), 0
-    print(f"damaged files in {folder}\n{'loader':<18}{'refused':>9}{'accepted':>9}{'failed':>9}{'slowest, s':>12}{'peak, MB':>10}")
+    print(f"damaged files in {folder}")
+    print(f"{'loader':<18}{'refused':>9}{'accepted':>9}{'failed':>9}{'slowest, s':>12}{'peak, MB':>10}")
     for name in given.only:
         counts, slowest = fuzz(name, given.rounds, given.seed, folder)
         failed += counts["failed"]

@@ -201,6 +201,7 @@ def test_names_that_are_no_scenes(source, capsys, name):
     (["--scenes", "mic", "lego"], "found 'lego', expected others"),
     (["--scenes", "mic", "mic"], "found 'mic' twice"),
     (["--scenes"], "--scenes: expected at least one argument"),
+    (["--scenes=--"], "--scenes: found '--', expected the name of a scene"),
     (["--scenes", "a #b"], "found 'a #b', expected a name that .*line 2: expname can hold"),
     (["--scenes", "a "], "found 'a ', expected a name"),
     (["--scene", "mic"], "unrecognized arguments: --scene mic"),

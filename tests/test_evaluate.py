@@ -297,6 +297,7 @@ def test_a_name_that_leads_out_of_basedir_is_refused(logdir, tmp_path, capsys):
     lambda record: record | {"views": {name: {"mse": "0.1"} for name in record["views"]}},
     lambda record: record | {"views": dict.fromkeys(record["views"], 5)},
     lambda record: record | {"views": {name: {} for name in record["views"]}},
+    lambda record: record | {"views": {name: {"mse": []} for name in record["views"]}},
     lambda record: record | {"seconds": "long"},
     lambda record: {name: value for name, value in record.items() if name != "seconds"},
     lambda record: record | {"views_missing": "many"},

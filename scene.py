@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
+LONGEST_NAME = 200  # bytes; file systems hold 255, and results add to it
 LARGEST = 1e12  # of a camera's numbers; rays are computed in float32, whose range ends with its square
 
 
@@ -54,9 +55,13 @@ class Scene:
             raise ValueError(
                 f"{n} views, but poses {self.poses.shape} and intrinsics {self.intrinsics.shape}"
             )
-        if len(set(self.view_names)) != n:
-            twice = next(name for name in self.view_names if self.view_names.count(name) > 1)
-            raise InputError(f"scene {self.name}: view {twice} is listed twice, expected every view once")
+        files = [name.replace("/", "_") for name in self.view_names]  # what results are called
+        if len(set(files)) != n:
+            twice = next(name for name, file in zip(self.view_names, files, strict=True) if files.count(file) > 1)
+            raise InputError(f"scene {self.name}: view {twice} is listed twice, expected every view once (_ is as /)")
+        for name, file in zip(self.view_names, files, strict=True):
+            if len(file.encode(errors="replace")) > LONGEST_NAME:
+                raise InputError(f"scene {self.name}: view {name}: expected a name of at most {LONGEST_NAME} bytes")
         for name, pose, fxfycxcy in zip(self.view_names, self.poses, self.intrinsics, strict=True):
             if fault := matrix_fault(pose):
                 raise InputError(f"scene {self.name}: the pose of view {name} is {fault}, expected a camera's")

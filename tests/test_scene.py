@@ -86,6 +86,8 @@ def not_finite(poses):
     ("changes", "message"),
     [
         (lambda scene: {"view_names": ("a", "b", "a")}, "scene memory: view a is listed twice, expected .* once"),
+        (lambda scene: {"view_names": ("a/b", "c", "a_b")}, "scene memory: view a/b is listed twice, expected .* once"),
+        (lambda scene: {"view_names": ("a", "b", "ü" * 101)}, "view ü+: expected a name of at most 200 bytes"),
         (lambda scene: {"poses": not_finite(scene.poses)}, "scene memory: the pose of view v_2 is not finite"),
         (lambda scene: {"poses": scene.poses * 1e300}, r"the pose of view v_0 is of numbers up to .*e\+300, expected"),
         (lambda scene: {"poses": scene.poses * 0}, "the pose of view v_0 is singular, expected a camera's"),

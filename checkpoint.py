@@ -135,7 +135,7 @@ def read(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
         if "weights_only" in reason:  # torch's advice is to execute what is in the file
             reason = "no torch file, or one that holds more than tensors and plain values"
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error

@@ -152,6 +152,8 @@ def add_own_options(group) -> None:
                        "made for it, between pairs of training cameras or spread around what they look at")
     group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",
                        help="dtu: the released mean focal about the image centre, or each camera's own")
+    group.add_argument("--keep_checkpoints", type=COUNT, default=0,
+                       help="keep the newest n checkpoints of the run and remove older ones; 0 = keep all")
     group.add_argument("--pixel_center", type=bounded(float, 0, 1), default=0.0,
                        help="where in its pixel a ray passes: 0 the corner (released), 0.5 the centre")
 
@@ -275,8 +277,6 @@ def add_evaluation_options(group) -> None:
 def add_logging_options(group) -> None:
     group.add_argument("--i_print", type=COUNT, default=100, help="a line on the console, scalars to TensorBoard")
     group.add_argument("--i_weights", type=COUNT, default=10000, help="a checkpoint (one comes at the end, too)")
-    group.add_argument("--keep_checkpoints", type=COUNT, default=0,
-                       help="keep the newest n checkpoints of the run and remove older ones; 0 = keep all")
     group.add_argument("--i_testset", type=COUNT, default=50000, help="render and measure the test views")
     group.add_argument("--i_img", type=COUNT, default=500, help="a small validation view to TensorBoard")
     group.add_argument("--i_video", type=COUNT, default=50000, help="the path video")

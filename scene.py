@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
+MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: deflate packs no better than 1032 to 1
 LONGEST_NAME = 200  # bytes; file systems hold 255, and results add to it
 LARGEST = 1e12  # of a camera's numbers; rays are computed in float32, whose range ends with its square
 
@@ -187,6 +188,8 @@ def decoded(path: Path, expected: tuple[int, int] | None = None) -> Image.Image:
             image = Image.open(file, formats=FORMATS)
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a JPEG and its previews
             if expected in (None, image.size[::-1]):  # by its header: another one may be huge
+                if image.format == "PNG" and image.width * image.height > MOST_PACKED * path.stat().st_size:
+                    raise OSError(f"too few bytes for {image.width} x {image.height} pixels")
                 image.load()
     except Exception as error:  # every format has its own errors
         reason = str(error).strip().split("\n")[0] or type(error).__name__

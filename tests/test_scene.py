@@ -195,8 +195,15 @@ def test_read_pixels_of_a_header_that_claims_much(tmp_path):
     with refused(r"a\.png: cannot be read as an image \(Image size .* exceeds limit"):
         read_pixels(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes(png_header(9000, 9000))
+    with refused(r"a\.png: cannot be read as an image \(too few bytes for 9000 x 9000 pixels\)"):
+        read_pixels(tmp_path / "a.png")
     with refused(r"a\.png: the image is 9000 x 9000, expected 10 x 8"):  # without decoding it
         read_pixels(tmp_path / "a.png", (8, 10))
+
+
+def test_read_pixels_of_an_image_that_packs_well(tmp_path):
+    Image.new("1", (3000, 3000)).save(tmp_path / "a.png", optimize=True)
+    assert read_pixels(tmp_path / "a.png").shape == (3000, 3000, 3)
 
 
 def test_read_pixels_waits_for_no_pipe(tmp_path):

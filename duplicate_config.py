@@ -17,6 +17,7 @@ from files import atomic_file
 LEGO = Path(__file__).parent / "configs/infonerf/synthetic/lego.txt"
 SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 NAMING = ("expname", "datadir", "maskdir")  # the options that name the scene
+LONGEST_LINE = 10_000
 SEPARATOR = re.compile(r"([/\\])")
 # A stripped line of a config, as configargparse's DefaultConfigFileParser reads it.
 SETTING = re.compile(
@@ -58,6 +59,8 @@ def naming_settings(lines: list[str], source: Path) -> dict[int, Setting]:
     """The settings that name the scene, by the index of their line."""
     settings = {}
     for index, line in enumerate(lines):
+        if len(line) > LONGEST_LINE:  # what is matched against it takes its time
+            raise InputError(f"{source}: line {index + 1}: found {len(line)} characters, expected at most {LONGEST_LINE}")
         try:
             setting = setting_of(line)
         except ValueError as error:

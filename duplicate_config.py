@@ -60,7 +60,7 @@ def naming_settings(lines: list[str], source: Path) -> dict[int, Setting]:
     settings = {}
     for index, line in enumerate(lines):
         if len(line) > LONGEST_LINE:  # what is matched against it takes its time
-            raise InputError(f"{source}: line {index + 1}: found {len(line)} characters, expected at most {LONGEST_LINE}")
+            raise InputError(f"{source}: line {index + 1}: {len(line)} characters, expected at most {LONGEST_LINE}")
         try:
             setting = setting_of(line)
         except ValueError as error:

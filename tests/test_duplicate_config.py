@@ -221,7 +221,7 @@ def test_bad_options(source, capsys, words, expected):
     ("expname = legos\ndatadir = lego", "line 1: expname: found 'legos'"),
     ("expname = lego\ndatadir = lego\nmaskdir = lego_mask", "line 3: maskdir: found 'lego_mask'"),
     ("expname = lego\n= 3\ndatadir = lego", "line 2: found '= 3', expected `option = value`"),
-    ("expname = lego\n" + " " * 99_999 + "x\ndatadir = lego", "line 2: found 100000 characters, expected at most 10000"),
+    ("expname = lego\n" + " " * 99_999 + "x\ndatadir = lego", "line 2: 100000 characters, expected at most 10000"),
     ("expname = [lego]\ndatadir = lego", r"line 1: expname: found '\[lego\]'"),
 ], ids=lambda text: repr(text)[:60])  # fmt: skip
 def test_bad_sources(tmp_path, capsys, text, expected):

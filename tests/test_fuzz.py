@@ -1,5 +1,7 @@
 """A few rounds of fuzz.py, and that it finds what it looks for."""
 
+import contextlib
+
 import pytest
 
 import fuzz
@@ -29,3 +31,15 @@ def test_what_fails_is_kept(tmp_path, monkeypatch):
     assert counts["failed"] == len(kept) > 0 and counts["refused"] + counts["failed"] == 20
     assert "ValueError: no InputError" in (tmp_path / kept[0]).read_text()
     assert len((tmp_path / kept[0][: -len(".why")]).read_bytes()) % 2 == 0
+
+
+def test_what_never_ends_fails(tmp_path, monkeypatch):
+    def read():
+        while True:
+            with contextlib.suppress(Exception):
+                path.read_bytes()
+
+    path = tmp_path / "file"
+    monkeypatch.setattr(fuzz, "LONGEST", 1)
+    monkeypatch.setitem(LOADERS, "mine", lambda folder: Loader(path, [b"seed"], read))
+    assert fuzz.fuzz("mine", 1, 0, tmp_path)[0] == {"failed": 1}

@@ -141,6 +141,7 @@ def build_scene(args: argparse.Namespace) -> Scene:
         fewshot_seed=args.fewshot_seed,
         unseen_poses=args.unseen_poses,
         dtu_intrinsics=args.dtu_intrinsics,
+        allow_outside=args.allow_outside,
     )
 
 

@@ -17,6 +17,7 @@ from files import atomic_file
 LEGO = Path(__file__).parent / "configs/infonerf/synthetic/lego.txt"
 SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 NAMING = ("expname", "datadir", "maskdir")  # the options that name the scene
+LONGEST_LINE = 10_000
 SEPARATOR = re.compile(r"([/\\])")
 # A stripped line of a config, as configargparse's DefaultConfigFileParser reads it.
 SETTING = re.compile(
@@ -58,6 +59,8 @@ def naming_settings(lines: list[str], source: Path) -> dict[int, Setting]:
     """The settings that name the scene, by the index of their line."""
     settings = {}
     for index, line in enumerate(lines):
+        if len(line) > LONGEST_LINE:  # what is matched against it takes its time
+            raise InputError(f"{source}: line {index + 1}: {len(line)} characters, expected at most {LONGEST_LINE}")
         try:
             setting = setting_of(line)
         except ValueError as error:
@@ -109,10 +112,13 @@ def scene_names(names: list[str] | None, old: str) -> list[str]:
         if old not in SYNTHETIC:
             raise InputError(f"--scenes: not given; only {', '.join(SYNTHETIC)} have default ones, found scene {old}")
         return [name for name in SYNTHETIC if name != old]
+    if not names:  # argparse drops a --
+        raise InputError("--scenes: found '--', expected the name of a scene")
     is_scan = re.fullmatch(r"scan[0-9]+", old)
     scenes = [f"scan{name}" if is_scan and re.fullmatch("[0-9]+", name) else name for name in names]
     for scene in scenes:
-        bad = not scene or scene[0] in ".-" or ".." in scene or SEPARATOR.search(scene) or len(scene) > 100
+        bad = not scene or scene[0] in ".-" or ".." in scene or SEPARATOR.search(scene)
+        bad = bad or len(scene.encode(errors="replace")) > 100
         if bad or not scene.isprintable():
             expected = "the name of a scene: no path, no leading dot or dash, no control characters"
             raise InputError(f"--scenes: found {scene!r}, expected {expected} (SOURCE stands before --scenes)")

@@ -11,7 +11,11 @@ class InputError(Exception):
     """A file or an option that cannot be used.
 
     The message is one line that names the file or option, what was found and what was expected.
+    Control characters, in a file's name say, are shown as escapes.
     """
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 def exit_status(program: str, run: Callable[[], int]) -> int:

@@ -8,6 +8,7 @@ import argparse
 import csv
 import json
 import math
+import os
 import sys
 import time
 import zlib
@@ -99,7 +100,9 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
     record = read_record(folder, facts) or facts | {"seconds": 0.0, "device": str(renderer.device), "views": {}}
     lpips, record["lpips_missing"] = load_lpips()
     todo = [view for view in views if scene.view_names[view] not in record["views"]]
-    record["rendered_now"] = len(todo)
+    record["mean"], record["views_missing"], record["rendered_now"] = means(record["views"]), len(todo), len(todo)
+    if not todo:  # one that was damaged, or of views that are no longer asked for
+        write_record(folder, record)
     with tqdm(total=len(todo) * height * width, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
         for number, view in enumerate(todo, 1):
             start, name = time.perf_counter(), scene.view_names[view]
@@ -131,19 +134,21 @@ def means(views: dict[str, dict]) -> dict[str, float | None]:
     result, broken = {}, any(metrics["mse"] is None for metrics in views.values())
     for name in dict.fromkeys(name for metrics in views.values() for name in metrics):
         values = [metrics[name] for metrics in views.values() if metrics.get(name) is not None]
-        result[name] = float(np.mean(values)) if values and not broken else None
+        result[name] = math.fsum(values) / len(values) if values and not broken else None
     if result.get("mse"):
         result["psnr_pooled"] = psnr_of_mse(result["mse"])
     return result
 
 
 def read_record(folder: Path, facts: dict) -> dict | None:
-    """An earlier record of the same facts whose images are there; None where there is none."""
+    """An earlier record of the same facts whose images are there; None where there is none, or it is damaged."""
     try:
-        record = json.loads((folder / "metrics.json").read_text())
+        record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         same = all(record[name] == value for name, value in facts.items())
         complete = all((folder / f"{name.replace('/', '_')}.png").is_file() for name in record["views"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        record["seconds"] = float(record["seconds"])
+        means(record["views"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return record if same and complete else None
 
@@ -162,7 +167,10 @@ def append_result(path: Path, expname: str, record: dict) -> None:
     row |= {"views": len(record["views"]), "width": record["render_size"][0]}
     row |= {name: record["mean"].get(name) for name in METRICS}
     header, _, lines = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
-    columns = next(csv.reader([header.decode("latin-1")]), [])
+    try:
+        columns = next(csv.reader([header.decode("latin-1")]), [])
+    except csv.Error as error:
+        raise InputError(f"{path}: cannot be added to ({error}), expected a table with a header") from error
     new = [name for name in row if name not in columns]
     if columns and new:
         with atomic_file(path) as file:
@@ -209,6 +217,7 @@ EVALUATION_OPTIONS = (
     "config", "basedir", "expname", "datadir", "maskdir", "device", "render_only", "eval_only", "render_test",
     "render_train", "ckpt_render_iter", "ft_path", "no_reload", "chunk", "netchunk", "N_iters", "wandb",
     "i_print", "i_weights", "keep_checkpoints", "i_testset", "i_wandb", "i_img", "i_video",
+    "allow_outside",
 )  # fmt: skip
 
 
@@ -263,11 +272,12 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
 def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:
     """The options that a run was trained with, from its folder, wherever that lies now."""
     path = logdir / "args.txt"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{logdir}: found no args.txt, expected the folder of a run of run_nerf.py")
     args, _ = parse_options(["--config", str(path), "--ft_path", "", "--no_reload", "False", *extra])
     if build.run_folder(args).resolve() != logdir.resolve():
-        args.basedir, args.expname = str(logdir.parent), logdir.resolve().name
+        there = Path(os.path.abspath(logdir))  # of ".", too, there is a parent and a name
+        args.basedir, args.expname = str(there.parent), there.name
     return args
 
 

@@ -40,14 +40,16 @@ def load_blender(
     fewshot: int = 0,
     fewshot_seed: int = 0,
     unseen_poses: str = "no_test",
+    allow_outside: bool = False,
 ) -> Scene:
     """Load a scene of the NeRF synthetic data set (method specification, section 9).
 
     `train_scene` are indices into the train frames; every `testskip`-th val and test frame is kept
-    (0 = all). Raises InputError where a file or option cannot be used.
+    (0 = all). `allow_outside`: a file_path may lead out of the folder. Raises InputError where a file or
+    option cannot be used.
     """
     folder = require_folder(datadir, "datadir")
-    splits = {name: read_split(folder, name, testskip) for name in SPLITS}
+    splits = {name: read_split(folder, name, testskip, allow_outside) for name in SPLITS}
     names, paths, depth_paths, poses, split_of = [], [], [], [], {}
     depth_scales = [scale for _, frames, scale in splits.values() for _ in frames]
     for split, (_, frames, _) in splits.items():
@@ -109,7 +111,9 @@ def load_blender(
     )
 
 
-def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tuple[str, np.ndarray]], float | None]:
+def read_split(
+    folder: Path, split: str, testskip: int, allow_outside: bool
+) -> tuple[float, list[tuple[str, np.ndarray]], float | None]:
     """camera_angle_x, the (file_path, pose 3 4) of each frame that is kept, and depth_scale, the z-depth of one
     step of FILE_PATH_depth.png, or None where the split has no such images."""
     path = folder / f"transforms_{split}.json"
@@ -122,7 +126,7 @@ def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tup
     try:
         angle = content["camera_angle_x"]
         frames = content["frames"][:: max(testskip, 1)] if split != "train" else content["frames"]
-        frames = [(str(frame["file_path"]), np.array(frame["transform_matrix"], float)) for frame in frames]
+        frames = [(frame["file_path"], np.array(frame["transform_matrix"], float)) for frame in frames]
         scale = content.get("depth_scale")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -131,16 +135,27 @@ def read_split(folder: Path, split: str, testskip: int) -> tuple[float, list[tup
         ) from error
     if not frames:
         raise InputError(f"{path}: found no frames, expected at least one")
-    if not isinstance(angle, int | float) or not 0 < angle < np.pi:
-        raise InputError(f"{path}: camera_angle_x is {angle!r}, expected radians between 0 and pi")
+    if not isinstance(angle, int | float) or not 1e-6 < angle < np.pi:
+        raise InputError(f"{path}: camera_angle_x is {angle!r}, expected radians between 1e-6 and pi")
     if "depth_scale" in content and not (isinstance(scale, int | float) and 0 < scale <= FAR):
         raise InputError(f"{path}: depth_scale is {scale!r}, expected a number above 0, at most {FAR:g} (far)")
     for file_path, matrix in frames:
+        if not isinstance(file_path, str):
+            raise InputError(f"{path}: found {file_path!r} as file_path, expected the path of an image without .png")
+        if not allow_outside and is_outside(file_path):
+            raise InputError(f"{path}: file_path {file_path!r} leads out of the scene's folder, expected a path within "
+                             "it (--allow_outside takes it as it is)")
         fault = matrix_fault(matrix)
         if fault:
             expected = "a finite 4 x 4 matrix that is a camera's pose"
             raise InputError(f"{path}: transform_matrix of {file_path} is {fault}, expected {expected}")
     return angle, [(file_path, matrix[:3]) for file_path, matrix in frames], scale
+
+
+def is_outside(file_path: str) -> bool:
+    """Whether a path is absolute or goes up; where links lead is the user's affair."""
+    path = Path(file_path)
+    return bool(path.anchor) or ".." in path.parts
 
 
 def view_name(split: str, file_path: str) -> str:

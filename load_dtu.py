@@ -17,6 +17,7 @@ from scene import (
     choose_views,
     half_intrinsics,
     half_size,
+    intrinsics_fault,
     matrix_fault,
     on_background,
     opaque_note,
@@ -28,6 +29,7 @@ from scene import (
 NEAR, FAR = 0.1, 5.0
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # world and camera axes, OpenCV <-> OpenGL
 ENDINGS = (".png", ".jpg", ".jpeg")
+LARGEST_MATRIX = 100_000  # bytes
 
 
 def load_dtu(
@@ -143,11 +145,12 @@ def read_cameras(path: Path, images: list[Path]) -> tuple[np.ndarray, np.ndarray
     if not path.is_file():
         raise InputError(f"{path}: no such file; a DTU scan has its cameras there")
     try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            matrices = {name: archive[name].astype(float) for name in archive.files}
+        matrices = read_matrices(path)
     except Exception as error:  # numpy, zipfile and zlib have their own errors
-        raise InputError(f"{path}: not a readable npz archive of matrices ({error})") from error
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if "allow_pickle" in reason:  # numpy's advice is to execute what is in the file
+            reason = "found pickled objects, which may be programs and are never loaded; expected arrays of numbers"
+        raise InputError(f"{path}: not a readable npz archive of matrices ({reason})") from error
     if f"world_mat_{n_views}" in matrices and [number(image) for image in images] != list(range(n_views)):
         raise InputError(f"{path}: more cameras than the {n_views} images, whose numbers are not 0..{n_views - 1}: "
                          "expected an image for each camera")
@@ -157,9 +160,29 @@ def read_cameras(path: Path, images: list[Path]) -> tuple[np.ndarray, np.ndarray
         name = f"scale_mat_{view}"
         scale = camera_matrix(path, matrices, name, n_views) if name in matrices else np.eye(4)
         pose, fxfycxcy = decompose(world, scale)
+        fault = matrix_fault(pose) or intrinsics_fault(fxfycxcy)
+        if fault:
+            raise InputError(f"{path}: world_mat_{view} and {name} give a camera that is {fault}, expected another one")
         poses.append(pose)
         intrinsics.append(fxfycxcy)
     return np.stack(poses), np.stack(intrinsics)
+
+
+def read_matrices(path: Path) -> dict[str, np.ndarray]:
+    """The world and scale matrices of an npz archive by name, as float64. What else it has is not read."""
+    with path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("found a single array")
+        matrices = {}
+        for name in archive.files:
+            if re.fullmatch(r"(world|scale)_mat_\d+", name):
+                if archive.zip.getinfo(f"{name}.npy").file_size > LARGEST_MATRIX:
+                    raise ValueError(f"{name} is too large for a matrix")
+                matrices[name] = archive[name]
+                if matrices[name].dtype.kind not in "iuf":
+                    raise ValueError(f"{name} is of type {matrices[name].dtype}, expected numbers")
+        return {name: matrix.astype(float) for name, matrix in matrices.items()}
 
 
 def camera_matrix(path: Path, matrices: dict[str, np.ndarray], name: str, n_views: int) -> np.ndarray:
@@ -179,9 +202,10 @@ def decompose(world: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndar
     centre = (centre[:3] / centre[3])[:, 0]
     pose = np.eye(4)
     pose[:3, :3] = rotation.T
-    pose[:3, 3] = (centre - scale[:3, 3]) / np.diag(scale)[:3]
     fxfycxcy = np.array([intrinsic[0, 0], intrinsic[1, 1], intrinsic[0, 2], intrinsic[1, 2]])
-    return (FLIP_YZ @ pose @ FLIP_YZ)[:3], fxfycxcy
+    with np.errstate(all="ignore"):  # where the diagonal holds a 0, the pose is not finite
+        pose[:3, 3] = (centre - scale[:3, 3]) / np.diag(scale)[:3]
+        return (FLIP_YZ @ pose @ FLIP_YZ)[:3], fxfycxcy
 
 
 def mask_reader(maskdir: str, image_paths: list[Path], full_size: tuple[int, int], half_res: bool):

@@ -23,6 +23,7 @@ def load_scene(
     fewshot_seed: int,
     unseen_poses: str,
     dtu_intrinsics: str,
+    allow_outside: bool,
 ) -> Scene:
     """Load a scene of any supported data set; the options keep their command-line names."""
     common = {
@@ -38,7 +39,7 @@ def load_scene(
             raise InputError("--test_scene: not for Blender scenes, whose test views come from transforms_test.json")
         if maskdir:
             raise InputError("--maskdir: not for Blender scenes")
-        scene = load_blender(datadir, testskip=testskip, **common)
+        scene = load_blender(datadir, testskip=testskip, allow_outside=allow_outside, **common)
     elif dataset_type == "dtu":
         scene = load_dtu(datadir, maskdir=maskdir, test_scene=test_scene, dtu_intrinsics=dtu_intrinsics, **common)
     else:

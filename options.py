@@ -9,6 +9,7 @@ import argparse
 import difflib
 import io
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ NO_EFFECT = {"entropy_ray_lambda": 1, "render_test_ray": False, "shape": "greek"
              "render_test_full": False}
 LLFF_ONLY = ("factor", "no_ndc", "spherify", "llffhold")
 REFUSED = ("alpha_model_path", "no_coarse")
+LEFT_OUT = {"config", "ft_path", "no_reload", *NO_EFFECT}  # of args.txt: how the run was started is no part of it
+LONGEST_LINE, LONGEST_NAME = 10_000, 200  # of a config; of expname, in bytes, as file systems count
 
 
 def flag(text: str) -> bool:
@@ -33,7 +36,8 @@ def flag(text: str) -> bool:
 
 
 def bounded(kind: type, least: float = -math.inf, most: float = math.inf, above: bool = False):
-    """A type for argparse: an int or float from `least` (or above it) to `most`."""
+    """A type for argparse: an int or float from `least` (or above it) to `most`; an int at most 1e9 by default."""
+    most = 10**9 if kind is int and most == math.inf else most
     noun = "an integer" if kind is int else "a number"
     limits = [f"{'>' if above else '>='} {least:g}"] * (least > -math.inf) + [f"<= {most:g}"] * (most < math.inf)
     expected = " ".join([noun, " and ".join(limits)]).strip()
@@ -56,17 +60,25 @@ AMOUNT, ABOVE_ZERO = bounded(float, 0), bounded(float, 0, above=True)
 
 
 def open_config(path: str, *_) -> io.StringIO:
-    """A config file as a stream, read whole so that whatever is wrong with it is one line. An option of
-    value None, as nerf-pytorch's args.txt have them, is one that is not given."""
+    """A config file as a stream, read whole so that whatever is wrong with it is one line."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-        set_lines = [line for line in lines if not re.fullmatch(r"\s*[\w-]+\s*[=:]\s*None\s*", line)]
-        stream = io.StringIO("\n".join(set_lines))
-    except (OSError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise InputError(f"--config {path}: cannot be read ({reason}), expected a config file") from error
+    longest = max(map(len, text.split("\n")))
+    if longest > LONGEST_LINE:  # the parser takes its time
+        raise InputError(f"--config {path}: found a line of {longest} characters, expected at most {LONGEST_LINE}")
+    stream = set_lines(text)
     stream.name = path
     return stream
+
+
+def set_lines(text: str) -> io.StringIO:
+    """The lines of a config file that set something. An option of value None, as nerf-pytorch's args.txt have them,
+    is one that is not given."""
+    lines = io.StringIO(text, newline=None)
+    return io.StringIO("".join(line for line in lines if not re.fullmatch(r"\s*[\w-]+\s*[=:]\s*None\s*", line)))
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -127,6 +139,7 @@ def add_own_options(group) -> None:
     group.add_argument("--seed", type=bounded(int, 0, 2**32 - 1), default=0,
                        help="seed of the weights and of every draw")
     group.add_argument("--device", default="auto", help="auto (CUDA when there is one), cpu, cuda, cuda:N, mps")
+    add_flag(group, "allow_outside", "blender: a file_path may lead out of the scene's folder (.. or an absolute path)")
     add_flag(group, "exact_dense", "evaluate the networks at every sample, also where it changes nothing (reference)")
     group.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="auto",
                        help="of the networks' hidden layers; auto: bf16 where the hardware is made for it")
@@ -290,6 +303,9 @@ def parse_options(argv: list[str] | None = None) -> tuple[argparse.Namespace, li
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         raise InputError(unknown_option(unknown[0], parser, args.config))
+    for action in parser._actions:  # of the word --, as argparse has it
+        if isinstance(getattr(args, action.dest, None), list) and action.nargs != "*":
+            raise InputError(f"--{action.dest}: found '--', expected a value")
     settings = parser.get_source_to_settings_dict()
     given = {name for source, values in settings.items() if source != "defaults" for name in values}
     if "command_line" in settings:
@@ -352,21 +368,32 @@ def check(args: argparse.Namespace) -> None:
         raise InputError("--no_reload: not with --render_only or --eval_only, which need a checkpoint")
     if args.ckpt_render_iter and args.ft_path:
         raise InputError("--ckpt_render_iter and --ft_path: found both, expected one of them")
-    for name in ("expname", "basedir", "datadir", "maskdir"):
-        check_writable_in_config(name, getattr(args, name))
+    for name, value in vars(args).items():
+        if isinstance(value, str) and name not in LEFT_OUT:
+            check_writable_in_config(name, value)
+    check_expname(args.expname)
     if args.render_only and args.eval_only:
         raise InputError("--render_only and --eval_only: found both, expected one of them")
 
 
-def check_writable_in_config(name: str, value: str | None) -> None:
+def check_expname(expname: str) -> None:
+    """Raise InputError unless a run's folder, basedir/expname, lies in basedir, and can be made."""
+    path = Path(expname)
+    if path.anchor or ".." in path.parts or not path.parts:
+        raise InputError(f"--expname: found {expname!r}, expected a folder within basedir, such as synthetic/lego")
+    length = len(os.fsencode(expname))
+    if length > LONGEST_NAME:
+        raise InputError(f"--expname: found a name of {length} bytes, expected at most {LONGEST_NAME}")
+
+
+def check_writable_in_config(name: str, value: str) -> None:
     """A run is described by its args.txt: raise InputError for a value that a config file cannot hold."""
-    if value is None:
-        return
     try:
-        held = configargparse.DefaultConfigFileParser().parse(io.StringIO(f"{name} = {value}"))
-    except configargparse.ConfigFileParserException:
+        held = configargparse.DefaultConfigFileParser().parse(set_lines(f"{name} = {value}"))
+        value.encode()  # in the command line, bytes that are no text
+    except (configargparse.ConfigFileParserException, UnicodeEncodeError):
         held = {}
-    if held != {name: value}:
+    if held != {name: value} or "\0" in value:
         raise InputError(f"--{name}: found {value!r}, expected what a config file can hold (no quotes, # or [])")
 
 
@@ -414,6 +441,5 @@ def idle_options(args: argparse.Namespace, given: set[str]) -> list[str]:
 
 def as_config(args: argparse.Namespace) -> str:
     """The options as the text of a config file that gives the same run."""
-    left_out = {"config", "ft_path", "no_reload", *NO_EFFECT}  # how the run was started is no part of it
-    given = {name: value for name, value in sorted(vars(args).items()) if name not in left_out and value is not None}
+    given = {name: value for name, value in sorted(vars(args).items()) if name not in LEFT_OUT and value is not None}
     return "".join(f"{name} = {value}\n" for name, value in given.items())

@@ -3,7 +3,9 @@
 This file collects what the runs' folders hold and writes the page, `report_page.py` makes it. Images are uint8.
 """
 
+import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
+import io
 import json
 import math
 import os
@@ -14,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import imageio.v3 as iio
 import numpy as np
+from PIL import Image
 
 import build
 import checkpoint
@@ -36,7 +38,7 @@ ERROR_RANGE = 0.5  # the mean absolute difference of the colours that is brighte
 LOSSES = {"entropy": "ray entropy", "smoothing": "KL smoothness"}
 SCENE_OPTIONS = (
     "dataset_type", "datadir", "maskdir", "half_res", "testskip", "white_bkgd", "train_scene", "test_scene", "fewshot",
-    "fewshot_seed", "unseen_poses", "dtu_intrinsics",
+    "fewshot_seed", "unseen_poses", "dtu_intrinsics", "allow_outside",
 )  # fmt: skip
 NOT_OPTIONS = ("config", "basedir", "expname", "ft_path", "no_reload")  # of a call, or in the run's name already
 
@@ -60,6 +62,8 @@ def read_record(path: Path) -> dict:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         width, height = record["render_size"]
+        if min(width, height) < 1:
+            raise ValueError(f"render_size {width} x {height}")
         return {
             "step": int(record["step"]),
             "scene": str(record["scene"]),
@@ -71,7 +75,7 @@ def read_record(path: Path) -> dict:
             "views_missing": int(record.get("views_missing", 0)),
             "views": {str(name): numbers(metrics) for name, metrics in record["views"].items()},
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise InputError(f"{path}: found no record of an evaluation ({reason}); run evaluate.py again") from error
 
@@ -115,8 +119,8 @@ def read_loops(logdir: Path) -> dict[str, Picture]:
     for kind, name in names.items() if folders else ():
         try:
             data = (folders[0] / name).read_bytes()
-            still = encoded(iio.imread(data, extension=".gif", index=0)[..., :3])
-        except Exception:  # not there or damaged; every plugin has its own errors
+            still = encoded(np.asarray(Image.open(io.BytesIO(data), formats=("GIF",)).convert("RGB")))
+        except Exception:  # not there or damaged, in one of many ways
             continue
         loops[kind] = Picture(data, "image/gif", still.width, still.height, still)
     return loops
@@ -199,6 +203,8 @@ class Photographs:
     def read(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
         """A view in 0..1 reduced to `size` (width, height) by averaging areas; None where it is not there."""
         if self.scene is None or name not in self.scene.view_names:
+            return None
+        if size[0] > self.scene.width or size[1] > self.scene.height:
             return None
         if (name, size) not in self.decoded:
             try:
@@ -389,7 +395,7 @@ def run(argv: list[str]) -> int:
         raise InputError(f"--views {given.views}: expected 0 or more")
     check_output(given.output)
     groups = read_groups(given.logdir, given.views)
-    page = make_page(groups, VERSION, MOST_POINTS).encode()
+    page = make_page(groups, VERSION, MOST_POINTS).encode(errors="replace")
     with atomic_file(given.output) as file:
         file.write(page)
     shown = sum(len(group.views) for group in groups)

@@ -245,10 +245,10 @@ def save(trainer: Trainer, args: argparse.Namespace) -> Path:
 
 def write_options(args: argparse.Namespace) -> None:
     """The run's options as a config file in its folder, which is made where it is not there."""
-    text, path = as_config(args), make_folder(build.run_folder(args)) / "args.txt"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    content, path = as_config(args).encode(), make_folder(build.run_folder(args)) / "args.txt"
+    if not path.is_file() or path.read_bytes() != content:
         with atomic_file(path) as file:
-            file.write(text.encode())
+            file.write(content)
 
 
 def due(step: int, every: int) -> bool:
@@ -380,6 +380,8 @@ def train_in_folder(trainer: Trainer, args: argparse.Namespace, scene: Scene, ar
 def prepare_folder(args: argparse.Namespace, step: int) -> None:
     """The first thing that is written: the run's folder and its options, as a config file."""
     folder = build.run_folder(args)
+    if (folder / "args.txt").is_dir():
+        raise InputError(f"{folder}/args.txt: found a folder, expected the options of a run, or nothing there")
     write_options(args)
     for path in folder.glob("*.tar.tmp"):  # of a run that was killed
         path.unlink(missing_ok=True)

@@ -3,15 +3,21 @@
 Axes: v views, h w pixels. Cameras are OpenGL: x right, y up, the camera looks along -z.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import imageio.v3 as iio
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from errors import InputError
+
+FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
+MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: deflate packs no better than 1032 to 1
+LONGEST_NAME = 200  # bytes; file systems hold 255, and results add to it
+LARGEST = 1e12  # of a camera's numbers; rays are computed in float32, whose range ends with its square
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,18 @@ class Scene:
             raise ValueError(
                 f"{n} views, but poses {self.poses.shape} and intrinsics {self.intrinsics.shape}"
             )
-        if len(set(self.view_names)) != n:
-            twice = next(name for name in self.view_names if self.view_names.count(name) > 1)
-            raise InputError(f"scene {self.name}: view {twice} is listed twice, expected every view once")
-        if not np.isfinite(self.poses).all():
-            view = self.view_names[int(np.argwhere(~np.isfinite(self.poses))[0, 0])]
-            raise InputError(f"scene {self.name}: the pose of view {view} is not finite")
+        files = [name.replace("/", "_") for name in self.view_names]  # what results are called
+        if len(set(files)) != n:
+            twice = next(name for name, file in zip(self.view_names, files, strict=True) if files.count(file) > 1)
+            raise InputError(f"scene {self.name}: view {twice} is listed twice, expected every view once (_ is as /)")
+        for name, file in zip(self.view_names, files, strict=True):
+            if len(file.encode(errors="replace")) > LONGEST_NAME:
+                raise InputError(f"scene {self.name}: view {name}: expected a name of at most {LONGEST_NAME} bytes")
+        for name, pose, fxfycxcy in zip(self.view_names, self.poses, self.intrinsics, strict=True):
+            if fault := matrix_fault(pose):
+                raise InputError(f"scene {self.name}: the pose of view {name} is {fault}, expected a camera's")
+            if fault := intrinsics_fault(fxfycxcy):
+                raise InputError(f"scene {self.name}: the intrinsics of view {name} are {fault}")
         if not 0 <= self.near < self.far:
             raise InputError(f"scene {self.name}: near {self.near}, far {self.far}: expected 0 <= near < far")
 
@@ -125,14 +137,25 @@ def matrix_fault(matrix: np.ndarray) -> str | None:
         return f"of shape {matrix.shape}"
     if not np.isfinite(matrix).all():
         return "not finite"
-    return "singular" if np.linalg.matrix_rank(matrix[:3, :3]) < 3 else None
+    if np.abs(matrix).max() > LARGEST:
+        return f"of numbers up to {np.abs(matrix).max():.3g}"
+    sizes = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+    return "singular" if sizes[-1] <= max(1e-7 * sizes[0], 1 / LARGEST) else None
+
+
+def intrinsics_fault(fxfycxcy: np.ndarray) -> str | None:
+    """What keeps fx fy cx cy from being a camera's, None where they may be."""
+    focal = fxfycxcy[:2]
+    if not (np.abs(fxfycxcy) < LARGEST).all() or not (focal > 1 / LARGEST).all():
+        return f"{fxfycxcy.tolist()}, expected finite fx fy cx cy, the focal lengths above 0"
+    return None
 
 
 def require_folder(path: str | Path, option: str) -> Path:
     """The path of an existing folder, or an InputError that names the option."""
     if not path:
         raise InputError(f"--{option}: not given, expected the folder of the scene")
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"--{option} {path}: found no such folder, expected the scene's files there")
     return Path(path)
 
@@ -140,7 +163,7 @@ def require_folder(path: str | Path, option: str) -> Path:
 def require_files(paths: Iterable[Path]) -> None:
     """Raise InputError for the first of `paths` that is not a file."""
     for path in paths:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{path}: the image is missing, expected every image that the scene's files name")
 
 
@@ -152,34 +175,47 @@ def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) ->
         )
 
 
-def decoded(path: Path) -> np.ndarray:
-    """An image file as it is stored; InputError where it cannot be read."""
+def decoded(path: Path, expected: tuple[int, int] | None = None) -> Image.Image:
+    """An image file as it is stored. An orientation in its EXIF is not applied: as for COLMAP and nerfstudio, cameras
+    belong to the stored pixels, however a viewer turns them.
+
+    Raises InputError where it cannot be read, is animated, or is not of the `expected` height and width.
+    """
     try:
-        return iio.imread(path.read_bytes(), extension=path.suffix)  # given a path, imageio may leave it open
-    except Exception as error:  # every plugin has its own errors
-        reason = str(error).strip().split("\n")[0]
+        if path.exists() and not path.is_file():
+            raise OSError("no file")  # a pipe would be waited for
+        with path.open("rb") as file:
+            image = Image.open(file, formats=FORMATS)
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a JPEG and its previews
+            if expected in (None, image.size[::-1]):  # by its header: another one may be huge
+                if image.format == "PNG" and image.width * image.height > MOST_PACKED * path.stat().st_size:
+                    raise OSError(f"too few bytes for {image.width} x {image.height} pixels")
+                image.load()
+    except Exception as error:  # every format has its own errors
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = f"no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else reason
         raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+    if frames > 1:
+        raise InputError(f"{path}: found an animation of {frames} images, expected one image")
+    if expected:
+        check_size(path, image.size[::-1], expected)
+    return image
 
 
 def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode an image file to h w c float32 in 0..1, c = 3 (opaque) or 4 (with alpha).
+    """Decode an image file to h w c float32 in 0..1, c = 3 (opaque) or 4 (with alpha: RGBA, grey with alpha, a
+    palette or colour with transparency). Grey, palettes and CMYK become RGB; 16-bit colour is read as 8-bit.
 
     Raises InputError where it cannot be read, or is not of the `expected` height and width.
     """
-    array = decoded(path)
-    if array.dtype == bool:
-        array = array.astype(np.uint8) * 255
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim == 3 and array.shape[-1] in (1, 2):  # grey, grey and alpha
-        array = array[..., [0, 0, 0, *range(1, array.shape[-1])]]
-    if array.ndim != 3 or array.shape[-1] not in (3, 4) or array.dtype.kind != "u":
-        raise InputError(
-            f"{path}: found an image of shape {array.shape} and type {array.dtype}, expected grey, RGB or RGBA"
-        )
-    if expected:
-        check_size(path, array.shape[:2], expected)
-    return array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+    image = decoded(path, expected)
+    if not image.mode.startswith("I"):
+        array = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        return array.astype(np.float32) / np.float32(255)
+    if image.has_transparency_data:
+        raise InputError(f"{path}: found 16-bit grey of which one value is transparent, expected alpha or none")
+    grey = np.asarray(image).astype(np.float32) / np.float32(65535)
+    return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def read_depth(path: Path, expected: tuple[int, int], scale: float) -> np.ndarray:
@@ -187,11 +223,10 @@ def read_depth(path: Path, expected: tuple[int, int], scale: float) -> np.ndarra
 
     Raises InputError where it cannot be read, or is not of the `expected` height and width.
     """
-    array = decoded(path)
-    if array.ndim != 2 or array.dtype != np.uint16:
-        raise InputError(f"{path}: found an image of shape {array.shape} and type {array.dtype}, expected 16-bit grey")
-    check_size(path, array.shape, expected)
-    return (array * float(scale)).astype(np.float32)
+    image = decoded(path, expected)
+    if not image.mode.startswith("I"):
+        raise InputError(f"{path}: found an image of mode {image.mode}, expected 16-bit grey")
+    return (np.asarray(image) * float(scale)).astype(np.float32)
 
 
 def nearest(depth: np.ndarray, height: int, width: int, pixel_center: float) -> np.ndarray:

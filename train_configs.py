@@ -4,6 +4,7 @@ Every run is a process of its own, `python run_nerf.py --config FILE OPTIONS`, s
 with it. Finished runs are skipped, stopped ones go on, and a table at the end says what became of each.
 """
 
+import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
 import json
 import math

@@ -192,7 +192,7 @@ def test_a_failed_write_leaves_the_old_file(source, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a/b", "a\\b", "..", "a..b", "", ".a", "-a", "a\nb", "a\x00", "\x7f", "a\udc80",
-                                  "a" * 101])  # fmt: skip
+                                  "a" * 101, "ü" * 51])  # fmt: skip
 def test_names_that_are_no_scenes(source, capsys, name):
     refused(capsys, source.parent, [source, f"--scenes={name}"], r"--scenes: found .* expected the name of a scene")
 
@@ -201,6 +201,7 @@ def test_names_that_are_no_scenes(source, capsys, name):
     (["--scenes", "mic", "lego"], "found 'lego', expected others"),
     (["--scenes", "mic", "mic"], "found 'mic' twice"),
     (["--scenes"], "--scenes: expected at least one argument"),
+    (["--scenes=--"], "--scenes: found '--', expected the name of a scene"),
     (["--scenes", "a #b"], "found 'a #b', expected a name that .*line 2: expname can hold"),
     (["--scenes", "a "], "found 'a ', expected a name"),
     (["--scene", "mic"], "unrecognized arguments: --scene mic"),
@@ -220,8 +221,9 @@ def test_bad_options(source, capsys, words, expected):
     ("expname = legos\ndatadir = lego", "line 1: expname: found 'legos'"),
     ("expname = lego\ndatadir = lego\nmaskdir = lego_mask", "line 3: maskdir: found 'lego_mask'"),
     ("expname = lego\n= 3\ndatadir = lego", "line 2: found '= 3', expected `option = value`"),
+    ("expname = lego\n" + " " * 99_999 + "x\ndatadir = lego", "line 2: 100000 characters, expected at most 10000"),
     ("expname = [lego]\ndatadir = lego", r"line 1: expname: found '\[lego\]'"),
-], ids=repr)  # fmt: skip
+], ids=lambda text: repr(text)[:60])  # fmt: skip
 def test_bad_sources(tmp_path, capsys, text, expected):
     refused(capsys, tmp_path, [write(tmp_path, text), "--scenes", "mic"], expected)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -257,6 +258,66 @@ def test_a_run_that_was_moved(logdir, trained, tmp_path):
     assert main([str(moved)]) == 0
     assert record_of(moved)["step"] == 2
     assert (tmp_path / "results.csv").is_file()
+
+
+def test_a_run_that_lies_here_or_behind_a_link(logdir, tmp_path, monkeypatch):
+    moved = logdir.rename(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(moved)
+    for here, given in ((moved, "."), (tmp_path, "link"), (moved / "testset_000002", "..")):
+        monkeypatch.chdir(here)
+        assert main([given]) == 0
+    assert record_of(moved)["step"] == 2
+    assert len(results(tmp_path)) == 1
+
+
+def test_a_moved_run_of_a_nested_name(logdir, tmp_path):
+    text = re.sub("(?m)^basedir = .*", f"basedir = {tmp_path}/logs", (logdir / "args.txt").read_text())
+    (logdir / "args.txt").write_text(text.replace("expname = run", "expname = synthetic/infonerf/run"))
+    nested = tmp_path / "logs/synthetic/infonerf/run"
+    shutil.copytree(logdir, nested)
+    assert main([str(nested)]) == 0
+    shutil.move(nested, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "elsewhere/testset_000002")
+    assert main([str(tmp_path / "elsewhere")]) == 0
+    tables = results(tmp_path / "logs"), results(tmp_path)
+    assert [[row["expname"] for row in table] for table in tables] == [["synthetic/infonerf/run"], ["elsewhere"]]
+
+
+def test_a_name_that_leads_out_of_basedir_is_refused(logdir, tmp_path, capsys):
+    text = (logdir / "args.txt").read_text()
+    (logdir / "args.txt").write_text(text.replace("expname = run", "expname = ../../run"))
+    assert main([str(logdir)]) == 2
+    error = capsys.readouterr().err
+    assert "--expname: found '../../run', expected a folder within basedir" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("damage", [
+    lambda record: b"[" * 100_000,
+    lambda record: b"\xff",
+    lambda record: record | {"views": {name: {"mse": "0.1"} for name in record["views"]}},
+    lambda record: record | {"views": dict.fromkeys(record["views"], 5)},
+    lambda record: record | {"views": {name: {} for name in record["views"]}},
+    lambda record: record | {"views": {name: {"mse": []} for name in record["views"]}},
+    lambda record: record | {"seconds": "long"},
+    lambda record: {name: value for name, value in record.items() if name != "seconds"},
+    lambda record: record | {"views_missing": "many"},
+    lambda record: record | {"mean": None},
+])  # fmt: skip
+def test_a_damaged_record_is_made_again(logdir, damage):
+    assert main([str(logdir)]) == 0
+    path, record = logdir / "testset_000002/metrics.json", record_of(logdir)
+    damaged = damage(record)
+    path.write_bytes(damaged if isinstance(damaged, bytes) else json.dumps(damaged).encode())
+    assert main([str(logdir)]) == 0
+    again = record_of(logdir)
+    for name in ("views", "mean"):
+        assert again[name] == record[name]
+
+
+def test_results_that_are_no_table(logdir, capsys):
+    (logdir.parent / "results.csv").write_bytes(b"x" * 200_000)
+    assert main([str(logdir)]) == 2
+    assert "results.csv: cannot be added to (field larger than field limit" in capsys.readouterr().err
 
 
 def test_data_that_moved(logdir, trained, tmp_path, capsys):

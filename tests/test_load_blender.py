@@ -159,8 +159,8 @@ def test_blender_depth_scale_may_be_an_integer(blender, scale):
     (lambda path: path.unlink(), r"cannot be read as an image \(.*No such file"),
     (cut, "cannot be read as an image"),
     (spoil, "cannot be read as an image"),
-    (lambda path: iio.imwrite(path, random_pixels(0, 1)[..., 0]), r"type uint8, expected 16-bit grey"),
-    (lambda path: iio.imwrite(path, random_pixels(0, 3)), r"shape \(8, 10, 3\) and type uint8, expected 16-bit grey"),
+    (lambda path: iio.imwrite(path, random_pixels(0, 1)[..., 0]), r"mode L, expected 16-bit grey"),
+    (lambda path: iio.imwrite(path, random_pixels(0, 3)), r"mode RGB, expected 16-bit grey"),
     (lambda path: iio.imwrite(path, np.zeros((WIDTH, HEIGHT), np.uint16)), "the image is 8 x 10, expected 10 x 8"),
 ])  # fmt: skip
 def test_blender_refuses_depth_images(blender, damage, message):
@@ -228,7 +228,7 @@ def matrix(change):
 MATRIX = r"transform_matrix of \./{split}/r_0 is {found}, expected a finite 4 x 4 matrix"
 FORM = "{reason}; expected camera_angle_x and frames of file_path and transform_matrix"
 NOT_FINITE, SHAPE_33 = MATRIX.replace("{found}", "not finite"), MATRIX.replace("{found}", r"of shape \(3, 3\)")
-RADIANS = "expected radians between 0 and pi"
+RADIANS = "expected radians between 1e-6 and pi"
 SCALE = r"depth_scale is {found}, expected a number above 0, at most 6 \(far\)"
 
 
@@ -254,6 +254,7 @@ SCALE = r"depth_scale is {found}, expected a number above 0, at most 6 \(far\)"
         (lambda c: c | {"camera_angle_x": "0.7"}, f"camera_angle_x is '0.7', {RADIANS}"),
         (lambda c: c | {"camera_angle_x": None}, f"camera_angle_x is None, {RADIANS}"),
         (lambda c: c | {"camera_angle_x": 0}, f"camera_angle_x is 0, {RADIANS}"),
+        (lambda c: c | {"camera_angle_x": 1e-300}, f"camera_angle_x is 1e-300, {RADIANS}"),
         (lambda c: c | {"camera_angle_x": 40.0}, rf"camera_angle_x is 40\.0, {RADIANS}"),
         (lambda c: c | {"camera_angle_x": float("nan")}, f"camera_angle_x is nan, {RADIANS}"),
         *[(lambda c, scale=scale: c | {"depth_scale": scale}, SCALE.replace("{found}", found)) for scale, found in (
@@ -266,6 +267,8 @@ SCALE = r"depth_scale is {found}, expected a number above 0, at most 6 \(far\)"
         (matrix(lambda m: [[float("nan")] * 4, *m[1:]]), NOT_FINITE),
         (matrix(lambda m: [[float("inf")] * 4, *m[1:]]), NOT_FINITE),
         (matrix(lambda m: [[None] * 4, *m[1:]]), NOT_FINITE),
+        (matrix(lambda m: [[1e300] * 4, *m[1:]]), MATRIX.replace("{found}", r"of numbers up to 1e\+300")),
+        (matrix(lambda m: [[x * 1e-300 for x in row] for row in m]), MATRIX.replace("{found}", "singular")),
         (matrix(lambda m: [[10**400] * 4, *m[1:]]), FORM),
     ],
 )
@@ -280,6 +283,44 @@ def test_blender_refuses_transforms(blender, split, change, message):
 def test_blender_refuses_a_missing_split(blender, split):
     (blender / f"transforms_{split}.json").unlink()
     with refused(rf"lego/transforms_{split}\.json: no such file; a Blender scene has one for each"):
+        load_blender(blender)
+
+
+@pytest.mark.parametrize("file_path", [3, None, ["./train/r_0"], True], ids=str)
+def test_blender_refuses_a_file_path_that_is_no_text(blender, file_path):
+    write_transforms(blender, "train", first_frame(file_path=file_path)(transforms(blender, "train")))
+    with refused(r"transforms_train\.json: found .* as file_path, expected the path of an image"):
+        load_blender(blender)
+
+
+OUTSIDE = ("../secret/r_0", "./train/../../secret/r_0", "{absolute}/secret/r_0")
+
+
+@pytest.mark.parametrize("file_path", OUTSIDE)
+def test_blender_stays_in_its_folder_unless_told_otherwise(blender, tmp_path, file_path):
+    (tmp_path / "secret").mkdir()
+    shutil.copy(blender / "train/r_0.png", tmp_path / "secret/r_0.png")
+    file_path = file_path.replace("{absolute}", str(tmp_path))
+    write_transforms(blender, "train", first_frame(file_path=file_path)(transforms(blender, "train")))
+    with refused(rf"transforms_train\.json: file_path '{file_path}' leads out of the scene's folder.*--allow_outside"):
+        load_blender(blender)
+    scene = load_blender(blender, allow_outside=True)
+    np.testing.assert_allclose(scene.image(0), iio.imread(blender / "train/r_0.png")[..., :3] / 255, atol=1e-7)
+
+
+def test_blender_of_symbolic_links(blender, tmp_path):
+    """A folder of a scene, or the scene itself, may lie elsewhere."""
+    expected = load_blender(blender).image(0)
+    (blender / "train").rename(tmp_path / "elsewhere")
+    (blender / "train").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(blender)
+    np.testing.assert_array_equal(load_blender(tmp_path / "link").image(0), expected)
+
+
+@pytest.mark.parametrize("file_path", ["a\nb", "a" * 300, "a\0b", "\ud800", "\x1b[31m"], ids=ascii)
+def test_blender_names_of_no_file_are_one_line(blender, file_path):
+    write_transforms(blender, "train", first_frame(file_path=file_path)(transforms(blender, "train")))
+    with refused(r"\.png: the image is missing, expected every image"):
         load_blender(blender)
 
 

@@ -1,8 +1,10 @@
 """DTU scenes from files: what is loaded, when, and which input is refused."""
 
+import io
 import os
 import pickle
 import shutil
+import zipfile
 
 import imageio.v3 as iio
 import numpy as np
@@ -247,8 +249,11 @@ def npy(folder):
         npy,
         lambda folder: write_cameras(folder, cameras(folder) | {"world_mat_3": np.array([{}])}),
         lambda folder: write_cameras(folder, cameras(folder) | {"world_mat_3": np.array(["a"])}),
+        lambda folder: write_cameras(folder, cameras(folder) | {"world_mat_3": np.eye(4) + 1j}),
+        lambda folder: write_cameras(folder, cameras(folder) | {"world_mat_3": np.eye(4, dtype=bool)}),
     ],
-    ids=["empty", "truncated", "truncated at the end", "text", "pickle", "npy", "pickled matrix", "text matrix"],
+    ids=["empty", "truncated", "truncated at the end", "text", "pickle", "npy", "pickled matrix", "text matrix",
+         "complex matrix", "boolean matrix"],
 )
 def test_dtu_refuses_what_is_no_archive(dtu, damage):
     damage(dtu)
@@ -263,9 +268,28 @@ def test_dtu_runs_no_pickle(dtu):
 
     for content in (pickle.dumps(Pickled()), {"world_mat_0": np.array([Pickled()])}):
         write_cameras(dtu, content)
-        with refused(r"scan/cameras\.npz: not a readable npz archive"):
+        with refused(r"scan/cameras\.npz: not a readable npz .*found pickled objects, which may be programs"):
             load_dtu(dtu, train_scene=[0])
         assert not (dtu / "ran").exists()
+
+
+def test_dtu_reads_no_archive_that_would_fill_the_memory(dtu):
+    """Small files that say, or hold, much: a shape in a header, zeros that compress well; and what is not needed."""
+    def write(name, content):
+        write_cameras(dtu, before)
+        with zipfile.ZipFile(dtu / "cameras.npz", "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"{name}.npy", content)
+
+    before = without("world_mat_5")(cameras(dtu))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 4)})
+    for content in (header.getvalue(), np.lib.format.magic(1, 0) + bytes(10**7)):
+        write("world_mat_5", content)
+        with refused(r"scan/cameras\.npz: not a readable npz archive of matrices \(.+\)"):
+            load_dtu(dtu, train_scene=[0])
+    before = cameras(write_dtu(dtu.parent / "other"))
+    write("camera_mat_0", header.getvalue())
+    assert load_dtu(dtu, train_scene=[0]).train == (0,)
 
 
 @pytest.mark.parametrize("at", range(72, 200, 16))
@@ -293,6 +317,9 @@ RANK_2 = np.diag([1.0, 1, 0, 1])
         (lambda c: c | {"world_mat_3": np.zeros((4, 4))}, f"world_mat_3 is singular, {WHOLE}"),
         (lambda c: c | {"world_mat_3": np.ones((4, 4))}, f"world_mat_3 is singular, {WHOLE}"),
         (lambda c: c | {"world_mat_3": RANK_2}, f"world_mat_3 is singular, {WHOLE}"),
+        (lambda c: c | {"world_mat_3": 1e300 * np.eye(4)}, rf"world_mat_3 is of numbers up to 1e\+300, {WHOLE}"),
+        (lambda c: c | {"world_mat_3": 1e-300 * np.eye(4)}, f"world_mat_3 is singular, {WHOLE}"),
+        (lambda c: c | {"scale_mat_3": np.eye(4)[[1, 2, 0, 3]]}, "world_mat_3 and scale_mat_3 give a camera that"),
         (lambda c: c | {"scale_mat_3": np.eye(3)}, rf"scale_mat_3 is of shape \(3, 3\), {WHOLE}"),
         (lambda c: c | {"scale_mat_3": np.full((4, 4), np.inf)}, f"scale_mat_3 is not finite, {WHOLE}"),
         (lambda c: c | {"scale_mat_3": np.zeros((4, 4))}, f"scale_mat_3 is singular, {WHOLE}"),

@@ -18,10 +18,12 @@ from scenes import (
 DEFAULTS = {
     "maskdir": None, "half_res": False, "testskip": 8, "white_bkgd": False, "train_scene": None, "test_scene": None,
     "fewshot": 0, "fewshot_seed": 0, "unseen_poses": "no_test", "dtu_intrinsics": "shared",
+    "allow_outside": False,
 }  # fmt: skip
 CHANGED = {
     "half_res": True, "testskip": 3, "white_bkgd": True, "train_scene": [1], "test_scene": [3], "fewshot": 1,
     "fewshot_seed": 7, "unseen_poses": "all", "dtu_intrinsics": "per_view", "maskdir": "masks",
+    "allow_outside": True,
 }  # fmt: skip
 
 

@@ -36,7 +36,7 @@ RELEASED = {
 }  # fmt: skip
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", "skip_empty": False,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared",
-        "keep_checkpoints": 0}
+        "allow_outside": False, "keep_checkpoints": 0}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
@@ -147,6 +147,8 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--N_rand", "x"], "N_rand: found 'x', expected an integer >= 1"),
     ([*MINIMAL, "--N_rand", "0"], "N_rand: found '0', expected an integer >= 1"),
     ([*MINIMAL, "--N_rand", "2.5"], "N_rand: found '2.5'"),
+    ([*MINIMAL, "--N_rand", "1" * 400], "N_rand: found '1+', expected an integer >= 1 and <= 1e.09"),
+    ([*MINIMAL, "--chunk=--"], "chunk: found '--', expected a value"),
     ([*MINIMAL, "--lrate", "nan"], "lrate: found 'nan', expected a number > 0"),
     ([*MINIMAL, "--lrate", "inf"], "lrate: found 'inf'"),
     ([*MINIMAL, "--precrop_frac", "1.5"], "precrop_frac: found '1.5', expected a number > 0 and <= 1"),
@@ -183,6 +185,11 @@ def test_bad_config_lines(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
+def test_a_line_that_the_parser_would_take_hours_for(tmp_path):
+    with pytest.raises(InputError, match="found a line of 100005 characters, expected at most 10000"):
+        parse_options(write_config(tmp_path, "a = 'b" + " " * 99_998 + "c"))
+
+
 def test_a_config_that_is_no_text(tmp_path):
     path = tmp_path / "c.txt"
     path.write_bytes(b"\xff\xfe\x00expname")
@@ -206,11 +213,34 @@ def test_none_in_a_config_is_not_given(tmp_path):
     assert (args.ft_path, args.alpha_model_path, args.entropy_end_iter, args.maskdir) == (None,) * 4
 
 
-@pytest.mark.parametrize("name", ["a # b", '"quoted"', "[a, b]", " a", "a\nlrate = 1"])
+@pytest.mark.parametrize("name", ["a # b", '"quoted"', "[a, b]", " a", "a\nlrate = 1", "a\rb", "None", "\0",
+                                  "\udc80"])  # fmt: skip
 def test_names_that_a_config_cannot_hold_are_refused(name):
-    with pytest.raises(InputError, match="expected what a config file can hold"):
-        parse_options([*MINIMAL, "--expname", name])
-    assert parse_options([*MINIMAL, "--expname", "sp a ü/x-1"])[0].expname == "sp a ü/x-1"
+    for option in ("expname", "basedir", "datadir", "wandb_group"):
+        with pytest.raises(InputError, match=f"--{option}: .*expected what a config file can hold") as caught:
+            parse_options([*MINIMAL, f"--{option}", name])
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["sp a ü/x-1", "a\u2028b", "a\x85b", "-x", "a/b/c", "a/./b", "..a/b..", "True"])
+def test_names_that_a_config_can_hold_are_held(tmp_path, name):
+    args, _ = parse_options([*MINIMAL, f"--expname={name}"])
+    (tmp_path / "args.txt").write_text(as_config(args), encoding="utf-8")
+    assert parse_options(["--config", str(tmp_path / "args.txt")])[0].expname == args.expname == name
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("/tmp/x", "found '/tmp/x', expected a folder within basedir"),
+    ("../x", "found '../x', expected a folder within basedir"),
+    ("a/../../x", "expected a folder within basedir"),
+    (".", "expected a folder within basedir"),
+    ("x" * 300, "found a name of 300 bytes, expected at most 200"),
+    ("ü" * 150, "found a name of 300 bytes"),
+    ("a/" * 150, "found a name of 300 bytes"),
+], ids=lambda text: text[:10])  # fmt: skip
+def test_a_run_stays_in_basedir(name, expected):
+    with pytest.raises(InputError, match=f"--expname: .*{expected}"):
+        parse_options([*MINIMAL, f"--expname={name}"])
 
 
 def test_rendering_options_are_said_to_do_nothing_in_training():

@@ -349,6 +349,28 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(logs, capsys, monkey
     assert sorted(logs.rglob("*")) == before
 
 
+@pytest.mark.parametrize("damage", [
+    b"[" * 100_000, {"step": float("inf")}, {"seconds": 10**400}, {"mean": {"psnr": 10**400}}, {"mean": {"psnr": []}},
+    {"render_size": [0, 8]}, {"render_size": [10, -1]}, {"render_size": "ab"}, {"views": 3}, {"options": 3},
+], ids=lambda value: str(value)[:30])  # fmt: skip
+def test_a_damaged_record_is_named(logs, capsys, damage):
+    path = logs / "info/testset_000002/metrics.json"
+    damaged = damage if isinstance(damage, bytes) else json.dumps(json.loads(path.read_text()) | damage).encode()
+    path.write_bytes(damaged)
+    assert main([str(logs / "info"), "--output", str(logs / "page.html")]) == 2
+    error = capsys.readouterr().err
+    assert f"{path}: found no record of an evaluation" in error and error.count("\n") == 1
+
+
+def test_an_odd_record_makes_a_page(logs):
+    """A name that is no text, and pictures of another size than the photographs have: more than the memory holds."""
+    path = logs / "info/testset_000002/metrics.json"
+    change(path, lambda record: record["views"].update({"\ud800": record["views"]["test/r_0"]}))
+    assert "test/r_0" in report(logs, "info")
+    change(path, lambda record: record.update(render_size=[10**6, 10**6]))
+    assert "test/r_0" in report(logs, "info")
+
+
 def test_error_map_by_hand():
     image = np.array([[[0.0, 0.5, 1.0], [0.2, 0.2, 0.2]]])
     truth = np.array([[[0.3, 0.5, 0.4], [0.2, 0.2, 0.2]]])

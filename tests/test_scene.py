@@ -1,5 +1,9 @@
 """scene.py: the choice of views, the unseen pool, the Scene's validation, images and their halving."""
 
+import os
+import struct
+import subprocess
+import zlib
 from dataclasses import replace
 from itertools import pairwise
 
@@ -82,7 +86,13 @@ def not_finite(poses):
     ("changes", "message"),
     [
         (lambda scene: {"view_names": ("a", "b", "a")}, "scene memory: view a is listed twice, expected .* once"),
+        (lambda scene: {"view_names": ("a/b", "c", "a_b")}, "scene memory: view a/b is listed twice, expected .* once"),
+        (lambda scene: {"view_names": ("a", "b", "ü" * 101)}, "view ü+: expected a name of at most 200 bytes"),
         (lambda scene: {"poses": not_finite(scene.poses)}, "scene memory: the pose of view v_2 is not finite"),
+        (lambda scene: {"poses": scene.poses * 1e300}, r"the pose of view v_0 is of numbers up to .*e\+300, expected"),
+        (lambda scene: {"poses": scene.poses * 0}, "the pose of view v_0 is singular, expected a camera's"),
+        (lambda scene: {"intrinsics": scene.intrinsics * np.inf}, r"the intrinsics of view v_0 are \[inf.*finite"),
+        (lambda scene: {"intrinsics": scene.intrinsics * [1, 0, 1, 1]}, r"the intrinsics of view v_0 are .* above 0"),
         (lambda scene: {"near": 6.0}, r"near 6\.0, far 6\.0: expected 0 <= near < far"),
         (lambda scene: {"near": -1.0}, r"near -1\.0, far 6\.0: expected 0 <= near < far"),
         (lambda scene: {"far": float("nan")}, r"near 2\.0, far nan: expected 0 <= near < far"),
@@ -165,10 +175,88 @@ def test_read_pixels_of_one_bit(tmp_path):
     np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), np.repeat(bits[..., None], 3, axis=-1))
 
 
-def test_read_pixels_refuses_an_animation(tmp_path):
-    iio.imwrite(tmp_path / "a.gif", np.stack([random_pixels(i, 3) for i in range(3)]))
-    with refused(r"a\.gif: found an image of shape \(3, 8, 10, 3\) and type uint8, expected grey, RGB or RGBA"):
-        read_pixels(tmp_path / "a.gif")
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_read_pixels_refuses_an_animation(tmp_path, kind):
+    frames = [Image.fromarray(random_pixels(i, 3)) for i in range(3)]
+    frames[0].save(tmp_path / "a.png", kind, save_all=True, append_images=frames[1:])
+    with refused(r"a\.png: found an animation of 3 images, expected one image"):
+        read_pixels(tmp_path / "a.png")
+
+
+def png_header(width, height):
+    """A whole PNG but for its pixels."""
+    parts = (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(99)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+
+
+def test_read_pixels_of_a_header_that_claims_much(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_header(60_000, 60_000))
+    with refused(r"a\.png: cannot be read as an image \(Image size .* exceeds limit"):
+        read_pixels(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(png_header(9000, 9000))
+    with refused(r"a\.png: cannot be read as an image \(too few bytes for 9000 x 9000 pixels\)"):
+        read_pixels(tmp_path / "a.png")
+    with refused(r"a\.png: the image is 9000 x 9000, expected 10 x 8"):  # without decoding it
+        read_pixels(tmp_path / "a.png", (8, 10))
+
+
+def test_read_pixels_of_an_image_that_packs_well(tmp_path):
+    Image.new("1", (3000, 3000)).save(tmp_path / "a.png", optimize=True)
+    assert read_pixels(tmp_path / "a.png").shape == (3000, 3000, 3)
+
+
+def test_read_pixels_waits_for_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with refused(r"a\.png: cannot be read as an image \(no file\)"):
+        read_pixels(tmp_path / "a.png")
+
+
+def test_read_pixels_starts_no_other_program(tmp_path, monkeypatch):
+    """Of an image in PostScript, which Pillow knows, Ghostscript would run what is in the file."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    Image.fromarray(random_pixels(0, 3)).save(tmp_path / "a.png", "EPS")
+    with refused(r"a\.png: cannot be read as an image \(no PNG, JPEG, WEBP\)"):
+        read_pixels(tmp_path / "a.png")
+
+
+def test_read_pixels_does_not_take_ink_for_alpha(tmp_path):
+    """A JPEG in CMYK has four channels, too."""
+    image = Image.new("CMYK", (10, 8), (0, 255, 255, 0))
+    image.save(tmp_path / "a.jpg", quality=100)
+    np.testing.assert_allclose(read_pixels(tmp_path / "a.jpg"), np.broadcast_to([1, 0, 0], (8, 10, 3)), atol=0.02)
+
+
+@pytest.mark.parametrize(("mode", "transparency"), [("P", 0), ("P", bytes(range(256))), ("RGB", (7, 7, 7)), ("L", 7)])
+def test_read_pixels_knows_a_transparent_colour(tmp_path, mode, transparency):
+    image = Image.new("RGB", (10, 8), (7, 7, 7))
+    image.paste((200, 100, 50), (5, 0, 10, 8))
+    image.convert(mode).save(tmp_path / "a.png", transparency=transparency)
+    found = read_pixels(tmp_path / "a.png")
+    np.testing.assert_allclose(found, np.asarray(Image.open(tmp_path / "a.png").convert("RGBA")) / 255, atol=1e-7)
+    assert found[0, 0, 3] != found[0, 9, 3]
+
+
+def test_read_pixels_refuses_a_transparent_value_of_16_bits(tmp_path):
+    Image.fromarray(np.zeros((8, 10), np.uint16)).save(tmp_path / "a.png", transparency=0)
+    with refused(r"a\.png: found 16-bit grey of which one value is transparent"):
+        read_pixels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_read_pixels_does_not_turn_an_image_as_its_exif_says(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    pixels = np.zeros((8, 10, 3), np.uint8)
+    pixels[:4] = 255
+    Image.fromarray(pixels).save(tmp_path / name, exif=exif, quality=100)
+    np.testing.assert_allclose(read_pixels(tmp_path / name), pixels / 255, atol=0.02)
+
+
+def test_read_pixels_of_a_photograph_with_a_preview(tmp_path):
+    photograph, preview = (Image.fromarray(np.full((8, 10, 3), grey, np.uint8)) for grey in (200, 0))
+    photograph.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    np.testing.assert_allclose(read_pixels(tmp_path / "a.jpg"), np.full((8, 10, 3), 200 / 255), atol=0.02)
 
 
 def test_read_pixels_refuses_another_size(tmp_path):

@@ -1,6 +1,7 @@
 """What is set before torch is loaded."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,25 @@ TRIM = "-1 2147483647"
 ], ids=["ours", "an older library", "a library that refuses", "the user's", "the user's tunables"])  # fmt: skip
 def test_memory(given, limit, expected):
     assert said(CALLS.replace("LIMIT", str(limit)), **given) == expected
+
+
+SCRIPTS = ("run_nerf.py", "evaluate.py", "report.py", "train_configs.py")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_interrupt_while_importing_is_one_line(script):
+    command = [sys.executable, "-X", "importtime", script]  # says what is imported when it has been
+    run = subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # not ignored
+    for line in run.stderr:
+        if line.endswith("| startup\n"):
+            break
+    run.send_signal(signal.SIGINT)
+    said = [line for line in run.communicate(timeout=60)[1].splitlines() if not line.startswith("import time:")]
+    assert run.returncode == 130
+    assert said == [f"{script}: stopped"]
+
+
+def test_an_interrupt_is_no_affair_of_a_program_that_imports_us():
+    code = "import signal, evaluate; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    assert said(f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}") == "True"

@@ -342,6 +342,8 @@ def bad(tmp_path, blender, dtu):
         "ft_path": (blender, ["--ft_path", str(cut)], "cut.tar: cannot be read"),
         "no ft_path": (blender, ["--ft_path", "none.tar"], "none.tar: no such checkpoint"),
         "basedir": (blender, ["--basedir", str(file)], f"basedir: cannot write to {file}/run"),
+        "long name": (blender, ["--expname", "x" * 300], "expname: found a name of 300 bytes, expected at most 200"),
+        "outside": (blender, ["--expname", "../run"], r"expname: found '\.\./run', expected a folder within basedir"),
         "device": (blender, ["--device", "tpu"], "device tpu: expected auto, cpu"),
         "nothing to render": (blender, ["--render_only"], "no checkpoint to render"),
         "test_scene": (blender, ["--test_scene", "1"], "not for Blender"),
@@ -351,7 +353,8 @@ def bad(tmp_path, blender, dtu):
 
 BAD = (
     "no datadir", "no test json", "truncated", "other size", "view", "twice", "fewshot", "crop", "crop of unseen",
-    "image", "ft_path", "no ft_path", "basedir", "device", "nothing to render", "test_scene", "kind",
+    "image", "ft_path", "no ft_path", "basedir", "device", "nothing to render", "test_scene", "kind", "long name",
+    "outside",
 )  # fmt: skip
 
 
@@ -373,6 +376,19 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(blender, dtu, tmp_pa
 def test_cuda_without_cuda(blender, tmp_path, capsys):
     assert main(options(blender, tmp_path, "--device", "cuda")) == 2
     assert "found no CUDA device" in capsys.readouterr().err
+
+
+def test_args_txt_that_is_a_folder(blender, tmp_path, capsys):
+    command = options(blender, tmp_path, "--no_batching", "--N_iters", "1")
+    (tmp_path / "logs/run/args.txt").mkdir(parents=True)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("run/args.txt: found a folder, expected the options of a run, or nothing there\n")
+    assert error.count("\n") == 1
+    (tmp_path / "logs/run/args.txt").rmdir()
+    (tmp_path / "logs/run/args.txt").write_bytes(b"\xff no text")
+    assert main(command) == 0
+    assert parse_options(["--config", str(tmp_path / "logs/run/args.txt")])[0].N_iters == 1
 
 
 def test_a_checkpoint_of_another_width_is_refused(blender, tmp_path, capsys):

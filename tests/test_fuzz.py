@@ -1,0 +1,31 @@
+"""A few rounds of fuzz.py, and that it finds what it looks for."""
+
+import pytest
+
+import fuzz
+from errors import InputError
+from fuzz import LOADERS
+from fuzz_loaders import Loader
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_damaged_files_are_refused_or_read(tmp_path, name):
+    counts, slowest = fuzz.fuzz(name, 60, 1, tmp_path)
+    assert counts["failed"] == 0, "\n".join(path.read_text() for path in tmp_path.glob("*.why"))
+    assert counts["accepted"] and (counts["refused"] or name == "events")
+    assert slowest < 5
+
+
+def test_what_fails_is_kept(tmp_path, monkeypatch):
+    def read():
+        if path.stat().st_size % 2:
+            raise InputError(f"{path}: of odd size")
+        raise ValueError("no InputError")
+
+    path = tmp_path / "file"
+    monkeypatch.setitem(LOADERS, "mine", lambda folder: Loader(path, [b"seed"], read))
+    counts, _ = fuzz.fuzz("mine", 20, 0, tmp_path)
+    kept = sorted(path.name for path in tmp_path.glob("mine_*.why"))
+    assert counts["failed"] == len(kept) > 0 and counts["refused"] + counts["failed"] == 20
+    assert "ValueError: no InputError" in (tmp_path / kept[0]).read_text()
+    assert len((tmp_path / kept[0][: -len(".why")]).read_bytes()) % 2 == 0

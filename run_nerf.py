@@ -220,7 +220,7 @@ def save_or_warn(trainer: Trainer, args: argparse.Namespace) -> None:
     """Save, before the end of the training: a disk that is full now may have room by then."""
     try:
         say(f"saved {save(trainer, args)}")
-    except OSError as error:
+    except (OSError, InputError) as error:
         say(f"WARNING: step {trainer.step} is not saved: {error}; going on, to try again when the next is due")
 
 
@@ -383,7 +383,7 @@ def prepare_folder(args: argparse.Namespace, step: int) -> None:
     if (folder / "args.txt").is_dir():
         raise InputError(f"{folder}/args.txt: found a folder, expected the options of a run, or nothing there")
     write_options(args)
-    for path in folder.glob("*.tar.tmp"):  # of a run that was killed
+    for path in folder.glob("*.tmp"):  # of a run that was killed
         path.unlink(missing_ok=True)
     aside = checkpoint.set_aside(folder, step)
     if aside:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -43,23 +44,26 @@ def test_killed_runs_end_as_undisturbed_ones():
     assert "2 rounds: all ended with the weights and metrics of the undisturbed run" in done.stdout
 
 
-@pytest.fixture
-def small_files(request):
-    """No file may grow above so many bytes: writing fails half way, as on a full disk."""
+@contextmanager
+def full_disk(size):
+    """In the block no file may grow above so many bytes: writing fails half way, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_does_not_end_training(folder, capsys, monkeypatch, small_files):
+def test_a_full_disk_does_not_end_training(folder, capsys, monkeypatch):
     command = options(folder, "run", "--N_iters", "6", "--i_weights", "2")
-    train_step = Trainer.train_step
+    save = checkpoint.save
 
-    def filling(trainer):  # full from step 3 to step 4
-        small_files(20_000 if trainer.step in (2, 3) else resource.RLIM_INFINITY)
-        return train_step(trainer)
+    def filling(folder, step, *arguments, **further):
+        with full_disk(20_000) if step == 4 else nullcontext():
+            return save(folder, step, *arguments, **further)
 
-    monkeypatch.setattr(Trainer, "train_step", filling)
+    monkeypatch.setattr(checkpoint, "save", filling)
     assert main(command) == 0
     text, errors = capsys.readouterr()
     assert f"WARNING: step 4 is not saved: [Errno 27] File too large: '{folder}/logs/run/000004.tar'; going on" in text
@@ -68,20 +72,21 @@ def test_a_full_disk_does_not_end_training(folder, capsys, monkeypatch, small_fi
     assert "Traceback" not in errors
 
 
-def test_a_full_disk_at_the_end_is_one_line_and_status_1(folder, capsys, small_files):
-    small_files(20_000)
-    assert main(options(folder, "run", "--N_iters", "2")) == 1
+def test_a_full_disk_at_the_end_is_one_line_and_status_1(folder, capsys):
+    with full_disk(20_000):
+        status = main(options(folder, "run", "--N_iters", "2"))
+    assert status == 1
     errors = capsys.readouterr().err.splitlines()
     assert errors[-1] == f"run_nerf.py: error: [Errno 27] File too large: '{folder}/logs/run/000002.tar'"
     assert saved_steps(folder) == []
 
 
-def test_tensorboards_log_may_fail(folder, capsys, small_files):
-    small_files(1_000)  # enough for its header
-    log = run_nerf.Log(folder / "log", 0)
-    for step in range(1, 5):
-        log.tensorboard(step, {f"scalar_{i}": 0.5 for i in range(20)})
-    log.close()
+def test_tensorboards_log_may_fail(folder, capsys):
+    with full_disk(1_000):  # enough for its header
+        log = run_nerf.Log(folder / "log", 0)
+        for step in range(1, 5):
+            log.tensorboard(step, {f"scalar_{i}": 0.5 for i in range(20)})
+        log.close()
     text, errors = capsys.readouterr()
     assert text.count("WARNING: TensorBoard's log cannot be written: [Errno 27] File too large") == 1
     assert "Traceback" not in errors

@@ -8,6 +8,7 @@ of theirs is recognised by the missing `version`.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 def saved(folder: Path) -> list[tuple[int, Path]]:
     """A run's checkpoints, ascending by step. Any name of digits counts, as an integer."""
-    paths = folder.iterdir() if folder.is_dir() else ()
+    paths = folder.iterdir() if os.path.isdir(folder) else ()
     return sorted((int(path.stem), path) for path in paths if re.fullmatch(r"\d+\.tar", path.name))
 
 
@@ -130,7 +131,7 @@ def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours or of the released layout, without executing anything in it. A checksum, where
     the file has one, is verified."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from errors import InputError, Parser, exit_status
 from files import atomic_file
+from options import LONGEST_LINE
 
 LEGO = Path(__file__).parent / "configs/infonerf/synthetic/lego.txt"
 SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 NAMING = ("expname", "datadir", "maskdir")  # the options that name the scene
-LONGEST_LINE = 10_000
 SEPARATOR = re.compile(r"([/\\])")
 # A stripped line of a config, as configargparse's DefaultConfigFileParser reads it.
 SETTING = re.compile(

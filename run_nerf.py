@@ -61,10 +61,7 @@ class Trainer:
     @property
     def rendered(self) -> Networks:
         """The networks to look at: those of averaged weights, where there are such."""
-        if not self.average:
-            return self.networks
-        self.average.networks.set_step(self.step)
-        return self.average.networks
+        return self.average.networks if self.average else self.networks
 
     def train_step(self) -> tuple[dict, dict]:
         """One update, with other rays where the gradient of the first ones is not finite; returns the terms of the
@@ -121,6 +118,9 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
     generators = build.build_generators(args.seed, device)
     networks = build.build_networks(args, device, generators.weights)
     occupancy = build.build_occupancy(args, scene, device)
+    average = None
+    if args.ema_decay:
+        average = WeightAverage(build.build_networks(args, device, torch.Generator()), networks, args.ema_decay)
     return Trainer(
         networks=networks,
         optimizer=torch.optim.Adam(networks.parameters(), lr=args.lrate, betas=(0.9, 0.999)),
@@ -133,7 +133,7 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         lrate=args.lrate,
         lrate_decay=args.lrate_decay,
         occupancy=occupancy,
-        average=WeightAverage(networks, args.ema_decay) if args.ema_decay else None,
+        average=average,
     )
 
 

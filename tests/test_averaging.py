@@ -1,5 +1,7 @@
 """averaging.py and --ema_decay: the average against a slow one, its place in checkpoints, and who looks at it."""
 
+import copy
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ import evaluate
 from averaging import WeightAverage
 from options import parse_options
 from run_nerf import main, make_trainer
+from run_nerf_helpers import Networks
 from scenes import small_networks, write_blender
 from test_training import contents, same
 from test_training import options as training_options
@@ -26,7 +29,7 @@ def blender(tmp_path):
 def test_the_average_of_a_sequence_of_weights():
     networks = small_networks(3, True)
     first = [p.detach().clone() for p in networks.parameters()]
-    average = WeightAverage(networks, 0.4)
+    average = WeightAverage(Networks(*map(copy.deepcopy, networks)), networks, 0.4)
     expected = [p.clone() for p in first]
     for step in range(1, 7):
         with torch.no_grad():

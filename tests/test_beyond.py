@@ -26,25 +26,16 @@ from loss import (
     occlusion_regularizer,
 )
 from options import parse_options
-from render import make_renderer
 from run_nerf import main, make_trainer
 from run_nerf_helpers import (
-    Annealing,
-    DenseQuery,
     NeRF,
-    Networks,
     Rendering,
-    Sampling,
-    band_weights,
     composite,
-    positional_encoding,
-    render_groups,
 )
-from scenes import HEIGHT, WIDTH, look_at_origin, memory_scene, random_pixels, refused, write_blender, write_dtu
-from sparse import SparseQuery
+from scenes import HEIGHT, WIDTH, memory_scene, random_pixels, refused, write_blender, write_dtu
 from test_device import DEVICE, TINY, pretended_device  # noqa: F401
 from test_training import contents, losses_printed, options, same
-from unseen_poses import KINDS, WIDER, between, common_point, make_poses
+from unseen_poses import KINDS
 
 DOUBLE = torch.float64
 LOSSES = ["--entropy", "--entropy_ray_zvals_lambda", "0.01", "--smoothing", "--smoothing_lambda", "0.01"]
@@ -86,6 +77,7 @@ RUNS = {
     "mi_mlp": ["--mi_mlp"],
     "depth_smooth": ["--depth_smooth_lambda", "0.1", "--N_entropy", "64"],
     "freq": ["--freq_start", "2", "--freq_end_iter", "4"],
+    "ema": ["--ema_decay", "0.9"],
 }  # fmt: skip
 BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())
 
@@ -299,96 +291,6 @@ def test_a_late_entropy_costs_nothing_before():
     assert [set(trainer.train_step()[1]) for _ in range(3)] == [{"seen"}, {"seen"}, {"seen", "unseen"}]
 
 
-# ---- frequency annealing --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("start", "end", "multires", "multires_views"), [(0, 10, 4, 2), (2, 7, 3, 4), (3, 5, 3, 2)])
-def test_annealed_frequencies(start, end, multires, multires_views):
-    """Band by band, from the formula; from the last step on there is no mask at all."""
-    network = NeRF(2, 8, multires=multires, multires_views=multires_views, annealing=Annealing(start, end)).double()
-    assert network.point_mask is not None
-    for step in range(end + 3):
-        network.set_step(step)
-        if step >= end:
-            assert (network.point_mask, network.view_mask) == (None, None)
-            continue
-        shown = start + (multires - start) * step / end
-        expected = [1.0] * 3
-        for k in range(multires):
-            expected += [min(max(shown - k, 0), 1)] * 6
-        assert network.point_mask.tolist() == pytest.approx(expected)
-        x = rand(4, 3, low=-1)
-        views = positional_encoding(x, multires_views)
-        for k in range(multires_views):
-            views[:, 3 + 6 * k : 9 + 6 * k] *= min(max(shown * multires_views / multires - k, 0), 1)
-        torch.testing.assert_close(network.encoded_views(x), views)
-
-
-def test_shown_frequencies():
-    assert band_weights(2, 0.0) == [1] * 3 + [0] * 12
-    assert band_weights(2, 1.25) == [1] * 9 + [0.25] * 6
-    assert band_weights(2, 2.0) == [1] * 15
-
-
-def test_hidden_frequencies_have_no_part():
-    """A network of which all but two frequencies are hidden is one of two frequencies."""
-    big, small = (NeRF(7, 8, multires=n, multires_views=n, generator=torch.Generator().manual_seed(0)).double()
-                  for n in (4, 2))  # fmt: skip
-    big.annealing = Annealing(2, 10)
-    big.set_step(0)
-    with torch.no_grad():
-        for name, parameter in small.named_parameters():
-            source = big.get_parameter(name)
-            if name == "pts_linears.5.weight":
-                source = torch.cat([source[:, :15], source[:, 27:]], dim=1)
-            parameter.copy_(source[:, : parameter.shape[1]] if parameter.ndim == 2 else source)
-    points, views = rand(3, 2, 3), rand(3, 3, seed=1)
-    torch.testing.assert_close(big(points, views), small(points, views))
-
-
-@pytest.mark.parametrize("query", ["sparse", "dense", "skip_empty"])
-def test_the_mask_is_that_of_the_step(tmp_path, query):
-    """In training, and in what is rendered from a checkpoint."""
-    scene = write_blender(tmp_path / "scene")
-    extra = {"sparse": [], "dense": ["--exact_dense"], "skip_empty": ["--skip_empty"]}[query]
-    command = options(scene, tmp_path, "--no_batching", *extra, "--freq_start", "2", "--freq_end_iter", "8")
-    command += ["--density_bias", "0.5", "--N_iters", "3"]
-    args, _ = parse_options(command)
-    loaded = build.build_scene(args)
-    trainer = make_trainer(args, loaded, torch.device("cpu"))
-    for _ in range(3):
-        trainer.train_step()
-    assert trainer.networks.fine.point_mask[3::6].tolist() == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
-    expected = make_renderer(args, trainer.networks, loaded).view(loaded, loaded.test[0]).rgb
-    assert main(command) == 0
-    assert main([*command, "--render_only", "--testskip", "0", "--i_img", "0"]) == 0
-    [path, *_] = sorted(tmp_path.glob("logs/run/renderonly_test_000003/*r_0.png"))
-    np.testing.assert_allclose(iio.imread(path) / 255, expected.numpy(), atol=0.51 / 255)
-
-
-def test_masked_gradients_of_both_queries():
-    """The backward pass of the sparse query evaluates the features again."""
-    args, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "6",
-                             "--use_viewdirs", "--netwidth", "8", "--netwidth_fine", "8", "--N_importance", "4",
-                             "--freq_end_iter", "9", "--density_bias", "1"])  # fmt: skip
-    networks = build.build_networks(args, torch.device("cpu"), torch.Generator().manual_seed(1))
-    networks = Networks(*(network.double() for network in networks))
-    sampler = build.build_sampler(args, memory_scene(), torch.device("cpu"))
-    batch = sampler.draw(1, {"seen"}, torch.Generator().manual_seed(0))
-    batch = batch._replace(groups={name: replace(rays, origins=rays.origins.double(),
-                                                 directions=rays.directions.double())
-                                   for name, rays in batch.groups.items()})  # fmt: skip
-    gradients = []
-    for step, query in ((4, SparseQuery(7)), (4, DenseQuery(64)), (9, DenseQuery(64))):
-        networks.set_step(step)
-        renderings = render_groups(networks, batch.groups, Sampling(4, 4), torch.Generator().manual_seed(2), 99, query)
-        terms = loss_terms(renderings, batch.target.double(), [], step)
-        gradients.append(torch.autograd.grad(sum(value for _, value in terms.values()), networks.parameters()))
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-8, atol=1e-12)
-    assert not torch.allclose(gradients[1][0], gradients[2][0])
-    assert (gradients[1][0][:, 3 + 6 * 5 :] == 0).all()
-
-
 # ---- occlusion ------------------------------------------------------------------------------------------------------
 
 
@@ -457,111 +359,6 @@ def test_distortion_draws_unseen_rays(n_entropy, groups):
                              "--N_entropy", n_entropy, "--distortion_lambda", "0.1", "--distortion_start_iter", "2"])
     trainer = make_trainer(args, memory_scene(), torch.device("cpu"))
     assert [set(trainer.train_step()[1]) for _ in range(2)] == [{"seen"}, groups]
-
-
-# ---- made poses -----------------------------------------------------------------------------------------------------
-
-POINT = np.array([0.3, -0.2, 0.5])
-
-
-def around_the_point(*angles, radius=4.0):
-    """Poses that look at POINT from azimuths and elevations in degrees."""
-    poses = np.stack([look_at_origin(*pair, radius=radius + 0.2 * i)[:3] for i, pair in enumerate(angles)])
-    poses[:, :, 3] += POINT
-    return poses
-
-
-CAMERAS = around_the_point((0, 10), (50, 30), (100, 20), (170, 45))
-PARALLEL = np.stack([np.concatenate([np.eye(3), [[x], [0.1 * x], [0.0]]], axis=1) for x in (-1.0, 0.0, 2.0)])
-
-
-def check_rotations(poses):
-    for pose in poses:
-        np.testing.assert_allclose(pose[:, :3].T @ pose[:, :3], np.eye(3), atol=1e-9)
-        assert np.linalg.det(pose[:, :3]) > 0
-
-
-def test_the_point_that_cameras_look_at():
-    np.testing.assert_allclose(common_point(CAMERAS), POINT, atol=1e-9)
-    shaken = CAMERAS + 0.05 * np.random.default_rng(0).normal(size=CAMERAS.shape)
-    found, axes = common_point(shaken), -shaken[:, :, 2] / np.linalg.norm(shaken[:, :, 2], axis=-1, keepdims=True)
-
-    def squared_distances(point):
-        return sum(np.linalg.norm(np.cross(axis, point - pose[:, 3])) ** 2 for axis, pose in
-                   zip(axes, shaken, strict=True))  # fmt: skip
-
-    assert not np.allclose(found, POINT, atol=1e-3)
-    for step in 1e-3 * np.concatenate([np.eye(3), -np.eye(3)]):
-        assert squared_distances(found) < squared_distances(found + step)
-    outwards = CAMERAS.copy()
-    outwards[:, :, [0, 2]] *= -1  # turned about the upward axis
-    assert common_point(outwards) is None
-    assert common_point(PARALLEL) is None
-
-
-def test_poses_between_cameras_that_look_at_a_point():
-    poses = make_poses("interpolate", CAMERAS)
-    assert poses.shape == (100, 3, 4)
-    check_rotations(poses)
-    offsets = POINT - poses[:, :, 3]
-    distances = np.linalg.norm(offsets, axis=-1)
-    np.testing.assert_allclose(offsets / distances[:, None], -poses[:, :, 2], atol=1e-9)
-    assert 4.0 <= distances.min() < 4.2 < distances.max() <= 4.6
-    for t in (0.0, 0.25, 1.0):
-        pose = between(CAMERAS[0], CAMERAS[3], t, POINT)
-        assert np.linalg.norm(pose[:, 3] - POINT) == pytest.approx(4.0 + t * 0.6)
-        turned = [np.trace(pose[:, :3].T @ camera[:, :3]) for camera in (CAMERAS[0], CAMERAS[3])]
-        angles = np.arccos(np.clip((np.array(turned) - 1) / 2, -1, 1))
-        np.testing.assert_allclose(angles, np.array([t, 1 - t]) * angles.sum(), atol=1e-6)
-    np.testing.assert_allclose(between(CAMERAS[0], CAMERAS[3], 1.0, POINT), CAMERAS[3], atol=1e-9)
-
-
-def test_poses_between_parallel_cameras():
-    for pose in make_poses("interpolate", PARALLEL):
-        np.testing.assert_allclose(pose[:, :3], np.eye(3), atol=1e-12)
-        assert -1 <= pose[0, 3] <= 2
-        assert pose[1, 3] == pytest.approx(0.1 * pose[0, 3])
-
-
-def test_poses_spread_around_the_point():
-    poses = make_poses("spread", CAMERAS)
-    assert poses.shape == (100, 3, 4)
-    check_rotations(poses)
-    offsets = poses[:, :, 3] - POINT
-    np.testing.assert_allclose(np.linalg.norm(offsets, axis=-1), 4.3)
-    np.testing.assert_allclose(offsets / 4.3, poses[:, :, 2], atol=1e-9)
-    cameras = CAMERAS[:, :, 3] - POINT
-    cameras /= np.linalg.norm(cameras, axis=-1, keepdims=True)
-    axis = cameras.mean(0) / np.linalg.norm(cameras.mean(0))
-    largest = np.degrees(np.arccos(cameras @ axis)).max() + WIDER
-    angles = np.degrees(np.arccos(offsets @ axis / 4.3))
-    assert 0.9 * largest < angles.max() <= largest
-    area = (1 - np.cos(np.radians(angles))) / (1 - np.cos(np.radians(largest)))  # uniform where uniform on the cap
-    assert abs(area.mean() - 0.5) < 0.1
-    assert (poses[:, 2, 1] > 0).mean() > 0.9  # upright
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_made_poses_are_the_pool(tmp_path, capsys, kind):
-    """Always the same ones; cameras with the first training view's intrinsics; other data need not be there."""
-    np.testing.assert_array_equal(make_poses(kind, CAMERAS), make_poses(kind, CAMERAS))
-    scene = with_made_poses(memory_scene(train=(1, 0)), kind)
-    assert (scene.unseen, scene.made_poses.shape) == ((), (100, 3, 4))
-    cameras = build.unseen_cameras(scene, 0.5, torch.device("cpu"))
-    np.testing.assert_allclose(cameras.poses, scene.made_poses, atol=1e-6)
-    np.testing.assert_allclose(cameras.intrinsics, np.tile(scene.intrinsics[1], (100, 1)), rtol=1e-6)
-    assert (cameras.near, cameras.far, cameras.pixel_center) == (2.0, 6.0, 0.5)
-    with refused(f"--unseen_poses {kind}: found 1 training view, expected at least 2"):
-        make_poses(kind, CAMERAS[:1])
-    scan = write_dtu(tmp_path / "scan")
-    command = options(scan, tmp_path, "--train_scene", "0", "2", "3", *LOSSES, "--unseen_poses", kind, kind="dtu")
-    assert main([*command, "--N_iters", "2"]) == 0
-    assert "100 poses; made from those of the training cameras; no view has them" in capsys.readouterr().out
-
-
-def test_parallel_cameras_have_nothing_to_spread_around():
-    with refused("--unseen_poses spread: the training cameras do not look at a point"):
-        make_poses("spread", PARALLEL)
 
 
 # ---- mi_mlp ---------------------------------------------------------------------------------------------------------

@@ -13,10 +13,9 @@ from fuzz_loaders import Loader
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_damaged_files_are_refused_or_read(tmp_path, name):
-    counts, slowest = fuzz.fuzz(name, 60, 1, tmp_path)
+    counts, _ = fuzz.fuzz(name, 60, 1, tmp_path)
     assert counts["failed"] == 0, "\n".join(path.read_text() for path in tmp_path.glob("*.why"))
     assert counts["accepted"] and (counts["refused"] or name == "events")
-    assert slowest < 5
 
 
 def test_what_fails_is_kept(tmp_path, monkeypatch):

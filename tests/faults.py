@@ -17,6 +17,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -58,6 +59,7 @@ def attempt(run, log: Path, fault: str | None, number: int, delay: float) -> int
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         torch.set_num_threads(1)
+        tqdm.set_lock(threading.RLock())  # else shared: an attempt that is killed with it stops all others
         if fault in WRITING:
             plan(fault, number)
         status = run()

@@ -8,6 +8,7 @@ of theirs is recognised by the missing `version`.
 """
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -96,8 +97,15 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
         content["occupancy"] = occupancy
     content["checksum"] = checksum(content)
     with atomic_file(path_of(make_folder(folder), step)) as file:
-        torch.save(content, file)
+        file.write(serialised(content))
     return path_of(folder, step)
+
+
+def serialised(content: dict) -> memoryview:
+    """As torch saves it, in memory: torch has an error of its own for a disk that is full, and hides the disk's."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getbuffer()
 
 
 def checksum(content: dict) -> str:

@@ -10,7 +10,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a forked process has no thread pool
 
 import argparse
-import io
 import json
 import random
 import re
@@ -74,31 +73,25 @@ def attempt(run, log: Path, fault: str | None, number: int, delay: float) -> int
 
 def plan(fault: str, number: int) -> None:
     """Have this process killed at a point of the `number`-th checkpoint that it writes."""
-    count, torch_save, fsync, replace = Counter(), torch.save, os.fsync, os.replace
+    count, serialised, fsync, replace = Counter(), checkpoint.serialised, os.fsync, os.replace
 
     def die():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def save(content, file):
-        count["saves"] += 1
-        if fault == "cut" and count["saves"] == number:
-            whole = io.BytesIO()
-            torch_save(content, whole)
-            file.write(whole.getvalue()[: random.randrange(len(whole.getvalue()))])
-            file.flush()
-            die()
-        torch_save(content, file)
+    def counted(content):
+        whole, count["saves"] = serialised(content), count["saves"] + 1
+        return whole[: random.randrange(len(whole))] if fault == "cut" and count["saves"] == number else whole
 
     def at(point, function):
         def wrapped(*arguments):
-            if count["saves"] == number and fault == f"before {point}":
+            if count["saves"] == number and fault in (f"before {point}", {"fsync": "cut"}.get(point)):
                 die()
             function(*arguments)
             if count["saves"] == number and fault == f"after {point}":
                 die()
         return wrapped
 
-    torch.save, files.os.fsync, files.os.replace = save, at("fsync", fsync), at("rename", replace)
+    checkpoint.serialised, files.os.fsync, files.os.replace = counted, at("fsync", fsync), at("rename", replace)
 
 
 def weights(folder: Path, name: str) -> dict:

@@ -72,9 +72,12 @@ def test_a_full_disk_does_not_end_training(folder, capsys, monkeypatch):
     assert "Traceback" not in errors
 
 
-def test_a_full_disk_at_the_end_is_one_line_and_status_1(folder, capsys):
-    with full_disk(20_000):
-        status = main(options(folder, "run", "--N_iters", "2"))
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_full_disk_at_the_end_is_one_line_and_status_1(folder, capsys, share):
+    extra = ("--N_iters", "2", "--netdepth", "8", "--netwidth", "80", "--netdepth_fine", "8", "--netwidth_fine", "80")
+    assert main(options(folder, "whole", *extra)) == 0
+    with full_disk(int(share * (folder / "logs/whole/000002.tar").stat().st_size)):
+        status = main(options(folder, "run", *extra))
     assert status == 1
     errors = capsys.readouterr().err.splitlines()
     assert errors[-1] == f"run_nerf.py: error: [Errno 27] File too large: '{folder}/logs/run/000002.tar'"

@@ -142,6 +142,8 @@ def build_scene(args: argparse.Namespace) -> Scene:
         unseen_poses=args.unseen_poses,
         dtu_intrinsics=args.dtu_intrinsics,
         allow_outside=args.allow_outside,
+        near=args.near,
+        far=args.far,
     )
 
 

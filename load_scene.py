@@ -24,8 +24,11 @@ def load_scene(
     unseen_poses: str,
     dtu_intrinsics: str,
     allow_outside: bool,
+    near: float | None,
+    far: float | None,
 ) -> Scene:
-    """Load a scene of any supported data set; the options keep their command-line names."""
+    """Load a scene of any supported data set; the options keep their command-line names. `near` and `far` take the
+    place of the data set's own where they are not None."""
     common = {
         "half_res": half_res,
         "white_bkgd": white_bkgd,
@@ -44,7 +47,18 @@ def load_scene(
         scene = load_dtu(datadir, maskdir=maskdir, test_scene=test_scene, dtu_intrinsics=dtu_intrinsics, **common)
     else:
         raise InputError(f"--dataset_type {dataset_type}: not supported yet, expected blender or dtu")
+    if near is not None or far is not None:
+        scene = between(scene, near, far)
     return with_made_poses(scene, unseen_poses) if unseen_poses in KINDS else scene
+
+
+def between(scene: Scene, near: float | None, far: float | None) -> Scene:
+    """The scene seen from z-depth `near` to `far`; None keeps its own."""
+    near, far = scene.near if near is None else near, scene.far if far is None else far
+    if near >= far:
+        raise InputError(f"--near {near:g}: found --far {far:g}, expected near < far (scene {scene.name} has its own "
+                         f"{scene.near:g} and {scene.far:g})")
+    return replace(scene, near=near, far=far)
 
 
 def with_made_poses(scene: Scene, kind: str) -> Scene:

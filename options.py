@@ -152,6 +152,8 @@ def add_own_options(group) -> None:
                        "made for it, between pairs of training cameras or spread around what they look at")
     group.add_argument("--dtu_intrinsics", choices=("shared", "per_view"), default="shared",
                        help="dtu: the released mean focal about the image centre, or each camera's own")
+    group.add_argument("--near", type=AMOUNT, help="z-depth where rays begin, else the data set's (blender 2, dtu 0.1)")
+    group.add_argument("--far", type=ABOVE_ZERO, help="z-depth where they end, else the data set's (blender 6, dtu 5)")
     group.add_argument("--keep_checkpoints", type=COUNT, default=0,
                        help="keep the newest n checkpoints of the run and remove older ones; 0 = keep all")
     group.add_argument("--pixel_center", type=bounded(float, 0, 1), default=0.0,

@@ -38,7 +38,7 @@ ERROR_RANGE = 0.5  # the mean absolute difference of the colours that is brighte
 LOSSES = {"entropy": "ray entropy", "smoothing": "KL smoothness"}
 SCENE_OPTIONS = (
     "dataset_type", "datadir", "maskdir", "half_res", "testskip", "white_bkgd", "train_scene", "test_scene", "fewshot",
-    "fewshot_seed", "unseen_poses", "dtu_intrinsics", "allow_outside",
+    "fewshot_seed", "unseen_poses", "dtu_intrinsics", "allow_outside", "near", "far",
 )  # fmt: skip
 NOT_OPTIONS = ("config", "basedir", "expname", "ft_path", "no_reload")  # of a call, or in the run's name already
 

@@ -18,12 +18,12 @@ from scenes import (
 DEFAULTS = {
     "maskdir": None, "half_res": False, "testskip": 8, "white_bkgd": False, "train_scene": None, "test_scene": None,
     "fewshot": 0, "fewshot_seed": 0, "unseen_poses": "no_test", "dtu_intrinsics": "shared",
-    "allow_outside": False,
+    "allow_outside": False, "near": None, "far": None,
 }  # fmt: skip
 CHANGED = {
     "half_res": True, "testskip": 3, "white_bkgd": True, "train_scene": [1], "test_scene": [3], "fewshot": 1,
     "fewshot_seed": 7, "unseen_poses": "all", "dtu_intrinsics": "per_view", "maskdir": "masks",
-    "allow_outside": True,
+    "allow_outside": True, "near": None, "far": None,
 }  # fmt: skip
 
 
@@ -55,3 +55,21 @@ def test_load_scene(tmp_path):
 def test_load_scene_refuses(kind, options, message):
     with refused(message):
         load_scene(kind, "folder", **DEFAULTS | options)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, (2, 6)), ({"near": 0.0}, (0, 6)), ({"far": 3.5}, (2, 3.5)), ({"near": 7.0, "far": 9.0}, (7, 9))],
+)
+def test_near_and_far_take_the_place_of_the_data_sets_own(tmp_path, given, expected):
+    scene = load_scene("blender", str(write_blender(tmp_path / "lego")), **DEFAULTS | given)
+    assert (scene.near, scene.far) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"near": 6.0}, "--near 6: found --far 6, expected near < far"), ({"far": 1.0}, "--near 2: found --far 1,")],
+)
+def test_far_must_lie_behind_near(tmp_path, given, message):
+    with refused(message):
+        load_scene("blender", str(write_blender(tmp_path / "lego")), **DEFAULTS | given)

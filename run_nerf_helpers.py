@@ -132,9 +132,10 @@ class NeRF(nn.Module):
         encoded = positional_encoding(points, self.multires)
         if self.point_mask is not None:
             encoded = encoded * self.point_mask
-        h = encoded
-        for i, layer in enumerate(self.pts_linears):
-            h = hidden(layer, torch.cat([encoded.to(h.dtype), h], dim=-1) if i in self.joined else h)
+        h = hidden(self.pts_linears[0], encoded)
+        encoded = encoded.to(h.dtype)
+        for i, layer in enumerate(self.pts_linears[1:], start=1):
+            h = hidden(layer, torch.cat([encoded, h], dim=-1) if i in self.joined else h)
         return h
 
     def density(self, h: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ What is saved, and why nothing changes:
 - The forward pass keeps no activations. The losses, computed from all samples' raw outputs, say by which of them
   their gradient is not exactly 0; only those are evaluated again, with a graph. That leaves out empty samples (the
   ReLU), masked rays, and the coarse pass of unseen rays, which has no part in any loss.
+- Where a grid has left out what is empty, and one block holds the rest, most of that is active: it is evaluated once.
 - Both passes work in blocks of points, so that a block's activations are all that is in memory; per sample there
   are only its point and what the networks say of it.
 
@@ -50,7 +51,10 @@ class SparseQuery:
             index = numbers_of(self.occupancy.occupied(points))
             points, noise = points[index], None if noise is None else noise[index]
         samples = Samples(network, points, index // z.shape[1], views, noise)
-        rgb, density = Evaluate.apply(self, samples, *network.parameters())
+        if torch.is_grad_enabled() and self.occupancy is not None and len(points) <= self.block:
+            rgb, density = at_once(samples, self)
+        else:
+            rgb, density = Evaluate.apply(self, samples, *network.parameters())
         if self.occupancy is not None:
             density = density.new_full(z.shape, -torch.inf).flatten().index_copy(0, index, density)
             rgb = None if rgb is None else rgb.new_zeros(z.numel(), 3).index_copy(0, index, rgb)
@@ -73,6 +77,15 @@ class Samples:
         h = self.network.features(self.points[index], linear_relu)
         colour = None if self.views is None else self.network.colour(h, self.views[self.ray[index]], linear_relu)
         return colour, self.network.density(h)
+
+
+def at_once(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
+    """Samples -> raw colour n 3 and density n, with the graph of a single evaluation."""
+    n = len(samples.points)
+    index = padded(torch.arange(n, device=samples.points.device), min(ROUND, query.block))
+    with precision(query.dtype, index.device):
+        rgb, density = samples.raw(index)
+    return None if rgb is None else rgb[:n], density[:n]
 
 
 class Evaluate(torch.autograd.Function):

@@ -75,6 +75,20 @@ def test_gradients_of_rays_that_miss_or_hit_at_once(kind, dtype, tolerance):
     assert (largest == 0) == (kind == "empty")
 
 
+@pytest.mark.parametrize("block", [7, 10**6])
+def test_gradients_within_a_grid(block, monkeypatch):
+    """Samples that a grid leaves are evaluated twice, in blocks, or once, where a block holds them all."""
+    calls, at_once = [], sparse.at_once
+    monkeypatch.setattr(sparse, "at_once", lambda *given: calls.append(given) or at_once(*given))
+    everywhere = Occupancy(torch.tensor([[-100.0] * 3, [100.0] * 3], dtype=DOUBLE))
+    for use_viewdirs, smoothing in itertools.product((False, True), (None, NearPixel(3))):
+        networks = networks_of("mixed", use_viewdirs)
+        dense = gradients(networks, DenseQuery(), smoothing=smoothing)
+        ours = gradients(networks, SparseQuery(block, None, everywhere), smoothing=smoothing)
+        assert_same_gradients(ours, dense, 1e-10)
+    assert bool(calls) == (block > 7)
+
+
 @pytest.mark.parametrize("block", [1, 3, 10**6])
 def test_blocks_do_not_matter(block):
     networks = networks_of("mixed")

@@ -85,7 +85,7 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
     """
     content = {
         "global_step": step,
-        "optimizer_state_dict": optimizer.state_dict(),
+        "optimizer_state_dict": computed_in_any_way(optimizer.state_dict()),
         "version": VERSION,
         "options": options,
         "random_states": random_states,
@@ -99,6 +99,11 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
     with atomic_file(path_of(make_folder(folder), step)) as file:
         file.write(serialised(content))
     return path_of(folder, step)
+
+
+def computed_in_any_way(state: dict, fused: bool | None = None) -> dict:
+    """An optimizer's state without its choice of kernels, which other versions and devices may not have."""
+    return state | {"param_groups": [group | {"fused": fused} for group in state["param_groups"]]}
 
 
 def serialised(content: dict) -> memoryview:
@@ -202,7 +207,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer) -> bool:
     if not state:
         return False
     try:
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(computed_in_any_way(state, optimizer.defaults["fused"]))
         for parameter, moments in optimizer.state.items():
             if moments["exp_avg"].shape != parameter.shape or moments["exp_avg_sq"].shape != parameter.shape:
                 raise ValueError(f"a moment of shape {tuple(moments['exp_avg'].shape)} for {tuple(parameter.shape)}")

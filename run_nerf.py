@@ -123,7 +123,9 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         average = WeightAverage(build.build_networks(args, device, torch.Generator()), networks, args.ema_decay)
     return Trainer(
         networks=networks,
-        optimizer=torch.optim.Adam(networks.parameters(), lr=args.lrate, betas=(0.9, 0.999)),
+        optimizer=torch.optim.Adam(
+            networks.parameters(), lr=args.lrate, betas=(0.9, 0.999), fused=True if device.type == "cpu" else None
+        ),
         sampler=build.build_sampler(args, scene, device),
         regularizers=build.build_regularizers(args, scene),
         sampling=build.build_sampling(args),

@@ -20,7 +20,7 @@ from loss import (
     occlusion_regularizer,
     smoothness_regularizer,
 )
-from occupancy import Occupancy
+from occupancy import CELLS, Occupancy
 from rays import (
     PATCH,
     SEEN,
@@ -37,6 +37,7 @@ from rays import (
 from run_nerf_helpers import Annealing, DenseQuery, NeRF, Networks, Query, Sampling
 from scene import Scene, bounds_of
 from sparse import SparseQuery
+from visual_hull import carved_cells
 
 
 def build_device(name: str) -> torch.device:
@@ -202,7 +203,20 @@ def build_occupancy(args: argparse.Namespace, scene: Scene, device: torch.device
     """The grid of skip_empty, in which nothing is known to be empty yet."""
     if not args.skip_empty:
         return None
-    return Occupancy(torch.as_tensor(bounds_of(scene), dtype=torch.float32).to(device), matmul_dtype(args, device))
+    bounds, carved = bounds_of(scene), None
+    if args.visual_hull:
+        require_alpha(scene, "visual_hull")
+        carved = carved_cells(scene, bounds, CELLS, args.pixel_center).reshape(-1)
+        if carved.all():
+            raise InputError(f"--visual_hull: no point within the bounds of {scene.name} is seen opaque by all its "
+                             "training views, expected an object")
+        carved = torch.from_numpy(carved).to(device)
+    return Occupancy(torch.as_tensor(bounds, dtype=torch.float32).to(device), matmul_dtype(args, device), carved)
+
+
+def require_alpha(scene: Scene, option: str) -> None:
+    if scene.alpha is None:
+        raise InputError(f"--{option}: the images of {scene.name} have no alpha, expected RGBA images")
 
 
 def build_query(args: argparse.Namespace, device: torch.device, occupancy: Occupancy | None = None) -> Query:
@@ -306,8 +320,8 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
     if has_unseen(args):
         pools[UNSEEN] = (unseen_cameras(scene, args.pixel_center, device), args.N_entropy)
     needs_alpha = [name for name in ("random_bkgd", "carving_lambda") if getattr(args, name)]
-    if needs_alpha and scene.alpha is None:
-        raise InputError(f"--{needs_alpha[0]}: the images of {scene.name} have no alpha, expected RGBA images")
+    if needs_alpha:
+        require_alpha(scene, needs_alpha[0])
     images = np.empty((len(scene.train), scene.height, scene.width, 3), np.float32)
     alphas = np.empty(images.shape[:3], np.float32) if needs_alpha else None
     for i, view in enumerate(scene.train):

@@ -37,23 +37,26 @@ def precision(dtype: torch.dtype | None, device: torch.device):
 
 class Occupancy:
     """bounds: 2 3, the least and the greatest corner of a box around the scene.
+    carved: per cell, whether it is known to be empty whatever the networks say; None: of no cell.
 
     `density`: per cell, the greatest density seen there, decaying; infinite where nobody has looked yet.
     """
 
-    def __init__(self, bounds: Tensor, dtype: torch.dtype | None = None):
+    def __init__(self, bounds: Tensor, dtype: torch.dtype | None = None, carved: Tensor | None = None):
         self.lower, self.size = bounds[0], bounds[1] - bounds[0]
-        self.density = torch.full((CELLS**3,), torch.inf, device=bounds.device)
+        self.carved = torch.zeros(CELLS**3, dtype=torch.bool, device=bounds.device) if carved is None else carved
+        self.cells = numbers_of(~self.carved)
+        self.density = torch.where(self.carved, 0, torch.inf)
         self.dtype, self.in_use = dtype, False
 
     def occupied(self, points: Tensor) -> Tensor:
-        """n 3 -> n bool: whether there may be density. The bounds count from the start, the cells once in use."""
+        """n 3 -> n bool: whether there may be density. The bounds and what is carved count from the start, the
+        densities once in use."""
         unit = (points - self.lower) / self.size
         inside = ((unit >= 0) & (unit < 1)).all(-1)
-        if not self.in_use:
-            return inside
         x, y, z = (unit * CELLS).long().clamp_(0, CELLS - 1).unbind(-1)
-        return inside & (self.density > EMPTY)[(x * CELLS + y) * CELLS + z]
+        maybe = self.density > EMPTY if self.in_use else ~self.carved
+        return inside & maybe[(x * CELLS + y) * CELLS + z]
 
     def update(self, step: int, networks, generator: torch.Generator) -> None:
         """After training step number `step`."""
@@ -61,7 +64,7 @@ class Occupancy:
             return
         self.in_use = step >= WARM_UP
         device = self.density.device
-        anywhere = torch.randint(CELLS**3, (POINTS // 2,), generator=generator, device=device)
+        anywhere = self.cells[torch.randint(len(self.cells), (POINTS // 2,), generator=generator, device=device)]
         full = numbers_of(self.density > EMPTY)
         if len(full):
             chosen = torch.randint(len(full), (POINTS // 2,), generator=generator, device=device)
@@ -94,9 +97,9 @@ class Occupancy:
 
     def fill(self, networks) -> None:
         """Make the grid anew from the networks alone, to render: cells next to density count as occupied too."""
-        cells = torch.arange(CELLS**3, device=self.density.device)
-        found = self.look(cells, networks, None).view(1, 1, CELLS, CELLS, CELLS)
-        self.density = functional.max_pool3d(found, 3, stride=1, padding=1).flatten()
+        found = torch.zeros_like(self.density).index_copy(0, self.cells, self.look(self.cells, networks, None))
+        grid = found.view(1, 1, CELLS, CELLS, CELLS)
+        self.density = functional.max_pool3d(grid, 3, stride=1, padding=1).flatten().masked_fill(self.carved, 0)
         self.in_use = True
 
     def state_dict(self) -> dict:
@@ -108,5 +111,5 @@ class Occupancy:
         fits = isinstance(density, Tensor) and density.shape == self.density.shape and bool((density >= 0).all())
         if not fits or not isinstance(in_use, bool):
             raise ValueError(f"occupancy: expected {CELLS**3} densities, and whether they are in use")
-        self.density.copy_(density)
+        self.density.copy_(density).masked_fill_(self.carved, 0)
         self.in_use = in_use

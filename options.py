@@ -244,6 +244,8 @@ def add_further_options(group) -> None:
     add_flag(group, "random_bkgd", "train on backgrounds of random colours instead of white (RGBA images)")
     group.add_argument("--carving_lambda", type=AMOUNT, default=0.0,
                        help="weight of the mean opacity of seen rays whose pixel has alpha 0 (RGBA images)")
+    add_flag(group, "visual_hull", "with skip_empty: empty from the start is what a training view sees as transparent "
+             "(RGBA images)")
     add_flag(group, "mi_mlp", "the encoded point joins the input of every layer after the first, not of layer 5 alone")
     group.add_argument("--freq_start", type=COUNT, default=0, help="frequencies for points in use at the start")
     group.add_argument("--freq_end_iter", type=COUNT, default=0,
@@ -361,6 +363,8 @@ def check(args: argparse.Namespace) -> None:
                          "patches of 8 x 8 unseen pixels")
     if args.random_bkgd and not args.white_bkgd:
         raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
+    if args.visual_hull and not args.skip_empty:
+        raise InputError("--visual_hull: found no --skip_empty, expected it, as the hull is a part of its grid")
     if args.exact_dense and (args.skip_empty or args.precision == "bf16"):
         name = "skip_empty" if args.skip_empty else f"precision {args.precision}"
         raise InputError(f"--{name}: not with --exact_dense, which evaluates everything in float32")

@@ -6,6 +6,9 @@ The device is CUDA where torch is built with it. A CPU build cannot index tensor
 was built without; there, a device registered for the purpose stands in.
 """
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -83,6 +86,15 @@ def test_training_step_stays_on_the_device(pretended_device, extra):
     moments = [value for state in trainer.optimizer.state.values() for name, value in state.items() if name != "step"]
     assert moments
     assert all(moment.device == DEVICE for moment in moments)
+
+
+def test_the_visual_hull_stays_on_the_device(pretended_device):
+    args, _ = parse_options([*TINY, "--no_batching", "--skip_empty", "--visual_hull"])
+    scene = replace(memory_scene(), alpha=lambda view: np.eye(HEIGHT, WIDTH))
+    trainer = make_trainer(args, scene, DEVICE)
+    trainer.train_step()
+    assert {trainer.occupancy.carved.device, trainer.occupancy.density.device} == {DEVICE}
+    make_renderer(args, trainer.networks, scene)
 
 
 @pytest.mark.parametrize("extra", [["--N_importance", "0"], ["--N_importance", "5"], ["--skip_empty"]], ids=" ".join)

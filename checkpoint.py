@@ -85,7 +85,7 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
     """
     content = {
         "global_step": step,
-        "optimizer_state_dict": computed_in_any_way(optimizer.state_dict()),
+        "optimizer_state_dict": with_fused(optimizer.state_dict(), None),
         "version": VERSION,
         "options": options,
         "random_states": random_states,
@@ -101,8 +101,9 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
     return path_of(folder, step)
 
 
-def computed_in_any_way(state: dict, fused: bool | None = None) -> dict:
-    """An optimizer's state without its choice of kernels, which other versions and devices may not have."""
+def with_fused(state: dict, fused: bool | None) -> dict:
+    """An optimizer's state that asks for fused kernels, or not. In a file it does not: other devices and versions may
+    have none."""
     return state | {"param_groups": [group | {"fused": fused} for group in state["param_groups"]]}
 
 
@@ -207,7 +208,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer) -> bool:
     if not state:
         return False
     try:
-        optimizer.load_state_dict(computed_in_any_way(state, optimizer.defaults["fused"]))
+        optimizer.load_state_dict(with_fused(state, optimizer.defaults["fused"]))
         for parameter, moments in optimizer.state.items():
             if moments["exp_avg"].shape != parameter.shape or moments["exp_avg_sq"].shape != parameter.shape:
                 raise ValueError(f"a moment of shape {tuple(moments['exp_avg'].shape)} for {tuple(parameter.shape)}")

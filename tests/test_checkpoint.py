@@ -185,6 +185,21 @@ def test_bad_files_are_named_and_nothing_in_them_is_executed(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("fused", [True, None])
+def test_the_kernels_are_those_of_the_program_not_of_the_file(tmp_path, fused):
+    """A file asks for no fused kernels; one that does is loaded without them where the program has none."""
+    networks, _ = our_networks()
+    optimizer = torch.optim.Adam(networks.parameters(), fused=fused)
+    updated(networks.parameters(), optimizer, 1.0)
+    found = checkpoint.read(save_ours(tmp_path, 1, networks, optimizer))
+    groups = found.content["optimizer_state_dict"]["param_groups"]
+    assert [group["fused"] for group in groups] == [None]
+    groups[0]["fused"] = not fused
+    other = torch.optim.Adam(networks.parameters(), fused=fused)
+    assert checkpoint.load_optimizer(found, other)
+    assert [group["fused"] for group in other.param_groups] == [fused]
+
+
 def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
     networks, optimizer = our_networks()
     found = checkpoint.read(save_ours(tmp_path, 1, networks, optimizer))

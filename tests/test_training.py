@@ -74,7 +74,8 @@ def scalars(folder):
     ["--train_scene", "0", "2", *LOSSES, "--smooth_sampling_method", "near_pixel", "--smooth_pixel_range", "2",
      "--N_rand", "61"],
     ["--no_batching", *LOSSES, "--skip_empty", "--seed", "1"],
-], ids=["no_batching", "batching", "skip_empty"])  # fmt: skip
+    ["--no_batching", *LOSSES, "--skip_empty", "--visual_hull", "--seed", "1"],
+], ids=["no_batching", "batching", "skip_empty", "visual_hull"])  # fmt: skip
 def test_resume_is_exact(blender, tmp_path, capsys, monkeypatch, mode):
     monkeypatch.setattr(occupancy, "EVERY", 2)
     monkeypatch.setattr(occupancy, "WARM_UP", 2)

@@ -28,10 +28,11 @@ from files import atomic_file, make_folder
 from interrupt import Interrupt
 from logs import say
 from metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim
-from options import parse_options
+from options import COUNT, POSITIVE, parse_options
+from ray_psnr import draw_rays, psnr_of_rays
 from render import Renderer, make_renderer, render_path, write_images
 from run_nerf_helpers import Image, Networks
-from scene import Scene, nearest
+from scene import Scene, check_views, nearest
 from version import VERSION
 
 METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked", "depth_error", "floaters")
@@ -245,8 +246,8 @@ def shown_views(record: dict) -> str:
 # The script.
 
 
-def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[str, dict]:
-    """Evaluate a run's checkpoint without training it, or changing anything of it: kind -> record."""
+def load_run(args: argparse.Namespace) -> tuple[Scene, Networks, int]:
+    """A run's scene, the networks of its checkpoint, with averaged weights where it has them, and their step."""
     device = build.build_device(args.device)
     scene = build.build_scene(args)
     found = build.find_checkpoint(args)
@@ -258,15 +259,37 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
     for change in build.changed_options(found, args):
         say(change)
     say(f"rendering {found.path}, step {found.step}, on {device}")
+    return scene, networks, found.step
+
+
+def views_of(scene: Scene, kind: str) -> tuple[int, ...]:
+    """The views of a kind of evaluation."""
     views = {"testset": scene.test, "valset": scene.val, "renderonly_test": scene.test, "renderonly_train": scene.train}
-    empty = [kind for kind in kinds if kind in views and not views[kind]]
-    if empty:
-        raise InputError(f"--split {empty[0].removesuffix('set')}: scene {scene.name} has no such views, expected some")
+    if not views[kind]:
+        raise InputError(f"--split {kind.removesuffix('set')}: scene {scene.name} has no such views, expected some")
+    return views[kind]
+
+
+def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[str, dict]:
+    """Evaluate a run's checkpoint without training it, or changing anything of it: kind -> record."""
+    scene, networks, step = load_run(args)
+    views = {kind: views_of(scene, kind) for kind in kinds if kind != "renderonly_path"}
     with Interrupt():
         if "renderonly_path" in kinds:
-            render_run_path(args, networks, scene, found.step, "renderonly_path")
-        return {kind: evaluate_run(args, networks, scene, found.step, views[kind], kind)
-                for kind in kinds if kind in views}
+            render_run_path(args, networks, scene, step, "renderonly_path")
+        return {kind: evaluate_run(args, networks, scene, step, views[kind], kind) for kind in views}
+
+
+def estimate(args: argparse.Namespace, kind: str, chosen: list[int] | None, n_rays: int) -> dict:
+    """Measure random rays of a run's views, or of the chosen ones, and write nothing: a record of their means."""
+    scene, networks, step = load_run(args)
+    if chosen:
+        check_views(chosen, len(scene.poses), "views")
+    views = chosen or views_of(scene, kind)
+    renderer = make_renderer(args, networks, scene)
+    drawn = draw_rays(scene, views, n_rays, args.pixel_center, renderer.device)
+    with tqdm(total=sum(len(part.rays) for part in drawn), unit="ray", unit_scale=True, leave=False) as bar:
+        return {"step": step, "views": views, "mean": psnr_of_rays(renderer, drawn, bar.update)}
 
 
 def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:
@@ -288,9 +311,17 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
                         help="the test views, or those by which to choose between recipes (DTU has but test views)")
     parser.add_argument("--step", type=int, help="the checkpoint of this step, instead of the newest")
     parser.add_argument("--render_factor", type=int, default=0, help="render at 1/n of the size")
+    parser.add_argument("--rays", type=POSITIVE, help="only the PSNR of so many random rays, at full size, of all the "
+                        "views together; nothing is written")
+    parser.add_argument("--views", type=COUNT, nargs="+", help="rays: of these views, by number, instead of a split's")
     parser.add_argument("--datadir", help="where the scene is now, if it has moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if given.views and not given.rays:
+        parser.error("--views: needs --rays")
+    if given.rays and given.render_factor > 1:
+        parser.error("--render_factor: rays are of full size, expected no --rays beside it")
+    return given
 
 
 def run(argv: list[str]) -> int:
@@ -300,7 +331,10 @@ def run(argv: list[str]) -> int:
     extra += ["--ckpt_render_iter", str(given.step)] if given.step is not None else []
     runs = {str(logdir): run_options(logdir, extra) for logdir in given.logdir}
     kind = f"{given.split}set"
-    records = {name: evaluate_checkpoint(args, [kind])[kind] for name, args in runs.items()}
+    if given.rays:
+        records = {name: estimate(args, kind, given.views, given.rays) for name, args in runs.items()}
+    else:
+        records = {name: evaluate_checkpoint(args, [kind])[kind] for name, args in runs.items()}
     print(table(records))
     return 0
 

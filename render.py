@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import build
 from logs import say
-from rays import Cameras, cameras_of, image_rays
+from rays import Cameras, Rays, cameras_of, image_rays
 from run_nerf_helpers import Image, Networks, Query, Sampling, render_image
 from scene import Scene
 
@@ -42,7 +42,10 @@ class Renderer:
         height, width = self.size(scene)
         scale = torch.tensor([width / scene.width, height / scene.height] * 2, device=self.device)
         camera = camera._replace(intrinsics=camera.intrinsics * scale)
-        rays = image_rays(camera, height, width)
+        return self.image(image_rays(camera, height, width), height, width, progress)
+
+    def image(self, rays: Rays, height: int, width: int, progress: Callable[[int], None]) -> Image:
+        """Render height*width rays."""
         while True:
             try:
                 return render_image(self.networks, rays, height, width, self.sampling, self.chunk, self.query, progress)

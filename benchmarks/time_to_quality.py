@@ -17,7 +17,6 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,36 +31,22 @@ RAYS, GROWTH = 6000, 1.15  # rays measured; each measurement is this much later 
 def child(started: float, minutes: float, steps: int, split: str, options: list[str]) -> int:
     """Train, and print a line of JSON for each measurement."""
     import startup  # noqa: F401  # isort: skip  # before torch
-    import torch
 
     import build
-    from metrics import psnr_of_mse
-    from rays import cameras_of, image_rays
+    from ray_psnr import draw_rays, psnr_of_rays
     from render import make_renderer
     from run_nerf import make_trainer
-    from run_nerf_helpers import render_rays
 
     args, _ = parse_options([*options, "--expname", "benchmark"])
     device, scene = build.build_device(args.device), build.build_scene(args)
     trainer = make_trainer(args, scene, device)
-    draws, parts = torch.Generator().manual_seed(0), []
     views = scene.val if split == "val" else scene.test
     if not views:
         raise InputError(f"--split {split}: scene {scene.name} has no such views, expected some to measure")
-    for view in views:
-        rays = image_rays(cameras_of(scene, [view], args.pixel_center, device), scene.height, scene.width)
-        chosen = torch.randint(len(rays), (RAYS // len(views),), generator=draws)
-        truth = torch.from_numpy(scene.image(view)).flatten(0, 1)[chosen].to(device)
-        chosen = chosen.to(device)
-        parts.append((replace(rays, origins=rays.origins[chosen], directions=rays.directions[chosen]), truth))
+    drawn = draw_rays(scene, views, RAYS, args.pixel_center, device)
 
     def psnr() -> float:
-        """The mean over the views, as in a paper's table."""
-        renderer = make_renderer(args, trainer.rendered, scene)
-        with torch.no_grad():
-            errors = [(render_rays(trainer.rendered, rays, renderer.sampling, None, renderer.query).fine.rgb - truth)
-                      .square().mean() for rays, truth in parts]  # fmt: skip
-        return sum(psnr_of_mse(float(error)) for error in errors) / len(errors)
+        return psnr_of_rays(make_renderer(args, trainer.rendered, scene), drawn)["psnr"]
 
     due, aside = 10.0, 0.0  # aside: the seconds spent on measuring
     while (clock := time.time() - started - aside) < 60 * minutes and trainer.step < steps:

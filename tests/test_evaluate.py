@@ -442,3 +442,28 @@ def test_a_scene_without_validation_views(logdir, capsys, monkeypatch):
     monkeypatch.setattr(evaluate.build, "build_scene", lambda args: replace(whole(args), val=()))
     assert main([str(logdir), "--split", "val"]) == 2
     assert capsys.readouterr().err == "evaluate.py: error: --split val: scene scan has no such views, expected some\n"
+
+
+def test_rays_are_measured_and_nothing_is_written(logdir, capsys):
+    before = sorted(logdir.parent.rglob("*"))
+    assert main([str(logdir), "--rays", "40"]) == 0
+    header, row = capsys.readouterr().out.splitlines()[-2:]
+    assert header.split() == ["run", "step", "views", "psnr", "psnr_pooled", "psnr_masked"]
+    assert row.split()[1:3] == ["2", "4"]
+    assert main([str(logdir), "--rays", "40", "--views", "0", "5", "3"]) == 0
+    other = capsys.readouterr().out.splitlines()[-1]
+    assert other.split()[1:3] == ["2", "3"]
+    assert other.split()[3] != row.split()[3]
+    assert sorted(logdir.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["--rays", "0"], "argument --rays: found '0', expected an integer >= 1"),
+    (["--views", "1"], "--views: needs --rays"),
+    (["--rays", "9", "--render_factor", "2"], "--render_factor: rays are of full size, expected no --rays beside it"),
+    (["--rays", "9", "--views", "6"], "--views: found view 6, expected 0..5"),
+    (["--rays", "9", "--views", "1", "1"], "--views: view 1 is named twice"),
+], ids=str)  # fmt: skip
+def test_wrong_rays_are_one_line(logdir, capsys, words, expected):
+    assert main([str(logdir), *words]) == 2
+    assert expected in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""PSNR of random rays, against whole pictures."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ray_psnr import draw_rays, psnr_of_rays
+from rays import cameras_of, image_rays
+from render import Renderer
+from run_nerf_helpers import DenseQuery, Sampling
+from scenes import HEIGHT, WIDTH, memory_scene, small_networks
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    networks = small_networks(3, True, torch.float32)
+    return Renderer(networks, Sampling(4, 3), chunk=7, query=DenseQuery(), pixel_center=0.5, device=CPU)
+
+
+def pixels_of(drawn, scene, view):
+    """Which pixel each drawn ray belongs to."""
+    rays = image_rays(cameras_of(scene, [view], 0.5, CPU), HEIGHT, WIDTH)
+    same = (drawn.rays.directions[:, None] == rays.directions).all(-1)
+    assert (same.sum(1) == 1).all()
+    assert (drawn.rays.origins == rays.origins[0]).all()
+    return same.int().argmax(1).numpy()
+
+
+def test_rays_are_those_of_the_pictures(renderer):
+    seen, index = {}, np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    scene = replace(memory_scene(), mask=lambda view: index % (view + 2) == 0)
+    drawn, views = draw_rays(scene, (2, 5), 61, 0.5, CPU), (2, 5)
+    for part, view in zip(drawn, views, strict=True):
+        chosen = pixels_of(part, scene, view)
+        assert len(chosen) == 30
+        assert len(set(chosen)) > 20  # drawn over the whole picture
+        truth, mask = scene.image(view).reshape(-1, 3)[chosen], scene.mask(view).flatten()[chosen]
+        assert (part.truth.numpy() == truth).all()
+        assert (part.mask.numpy() == mask).all()
+        picture = renderer.view(scene, view).rgb.double().numpy().reshape(-1, 3)[chosen]
+        error = ((picture - truth) ** 2).mean(-1)
+        seen[view] = error.mean(), error[mask].mean()
+    psnr = [[-10 * math.log10(mse) for mse in seen[view]] for view in views]
+    progress = []
+    found = psnr_of_rays(renderer, drawn, progress.append)
+    assert found["psnr"] == pytest.approx((psnr[0][0] + psnr[1][0]) / 2, abs=1e-4)
+    assert found["psnr_masked"] == pytest.approx((psnr[0][1] + psnr[1][1]) / 2, abs=1e-4)
+    assert found["psnr_pooled"] == pytest.approx(-10 * math.log10((seen[2][0] + seen[5][0]) / 2), abs=1e-4)
+    assert sum(progress) == 60
+
+
+def test_a_draw_is_the_same_again_and_masks_may_be_missing_or_empty(renderer):
+    scene = memory_scene()
+    first, again = (draw_rays(scene, (0, 1, 2), 2, 0.5, CPU) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        assert len(a.rays) == 1
+        assert (a.rays.directions == b.rays.directions).all()
+        assert a.mask is None
+    assert "psnr_masked" not in psnr_of_rays(renderer, first)
+    masked = replace(scene, mask=lambda view: np.full((HEIGHT, WIDTH), view == 1))
+    drawn = draw_rays(masked, (0, 1), 40, 0.5, CPU)
+    assert psnr_of_rays(renderer, drawn)["psnr_masked"] == psnr_of_rays(renderer, drawn[1:])["psnr"]

@@ -29,6 +29,7 @@ from rays import (
     Crop,
     MovedPose,
     NearPixel,
+    RangeAnnealing,
     RaySampler,
     RotatedPose,
     cameras_of,
@@ -338,4 +339,5 @@ def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) 
         alphas=torch.from_numpy(alphas).to(device) if needs_alpha else None,
         random_background=args.random_bkgd,
         patches=args.depth_smooth_lambda > 0,
+        annealing=RangeAnnealing(args.range_start, args.range_end_iter) if args.range_end_iter else None,
     )

@@ -57,6 +57,7 @@ def bounded(kind: type, least: float = -math.inf, most: float = math.inf, above:
 
 COUNT, POSITIVE = bounded(int, 0), bounded(int, 1)
 AMOUNT, ABOVE_ZERO = bounded(float, 0), bounded(float, 0, above=True)
+SHARE = bounded(float, 0, 1, above=True)
 
 
 def open_config(path: str, *_) -> io.StringIO:
@@ -205,7 +206,7 @@ def add_training_options(group) -> None:
     group.add_argument("--lrate_decay", type=ABOVE_ZERO, default=250.0, help="1000s of steps for a tenth of it")
     add_flag(group, "no_batching", "a step's rays come from one view, not from all")
     group.add_argument("--precrop_iters", type=COUNT, default=0, help="no_batching: until this step, central pixels")
-    group.add_argument("--precrop_frac", type=bounded(float, 0, 1, above=True), default=0.5,
+    group.add_argument("--precrop_frac", type=SHARE, default=0.5,
                        help="share of the height and width that is central")
     add_flag(group, "no_reload", "start afresh; checkpoints of the run are moved aside")
     group.add_argument("--ft_path", help="checkpoint to start from, instead of the run's newest")
@@ -250,6 +251,10 @@ def add_further_options(group) -> None:
     group.add_argument("--freq_start", type=COUNT, default=0, help="frequencies for points in use at the start")
     group.add_argument("--freq_end_iter", type=COUNT, default=0,
                        help="let the others in, one after the other, until this step; 0 = all from the start")
+    group.add_argument("--range_start", type=SHARE, default=0.5,
+                       help="of near..far, the share about its middle that rays have at the start")
+    group.add_argument("--range_end_iter", type=COUNT, default=0,
+                       help="they have the whole from this step on; 0 = from the start")
     group.add_argument("--ema_decay", type=bounded(float, 0, 1), default=0.0,
                        help="render with an exponential moving average of the weights, of which a step keeps so much "
                        "(0.995, say); 0 = with the weights themselves")

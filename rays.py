@@ -77,6 +77,11 @@ class Cameras(NamedTuple):
     far: float
     pixel_center: float = 0.0
 
+    def narrowed(self, share: float) -> "Cameras":
+        """The same cameras, whose rays have but a share (0..1) of near..far, about its middle."""
+        middle, half = (self.near + self.far) / 2, share * (self.far - self.near) / 2
+        return self._replace(near=middle - half, far=middle + half)
+
     def rays(self, pixels: Pixels) -> Rays:
         """The rays through `pixels`, which may lie outside the image (section 2 of the method)."""
         poses = self.poses[pixels.pose]
@@ -269,6 +274,19 @@ class Epochs:
             self.cursor = state["cursor"]
 
 
+@dataclass(frozen=True)
+class RangeAnnealing:
+    """Sample space annealing (RegNeRF: Niemeyer et al., CVPR 2022): training begins with the share `start` of
+    near..far, about its middle, where all cameras see the same things, and has the whole from step `end` on. What lies
+    close to one camera alone, and could explain its photograph as a wall, comes last."""
+
+    start: float
+    end: int
+
+    def share(self, step: int) -> float:
+        return min(max(step / self.end, self.start), 1.0)
+
+
 class RaySampler:
     """Draws the rays of a step, group by group; only the pixels drawn get rays.
 
@@ -277,14 +295,16 @@ class RaySampler:
     random_background: also draw a colour for each seen ray. patches: draw the unseen pixels as square patches, row
     by row, anywhere in the crop or image, of one random pose, or with batching of one pose each.
     neighbourhood: RotatedPose, MovedPose or NearPixel; None where no step asks for neighbours.
+    annealing: of the range of depths; None for the whole in every step.
     batching: pixels of all poses of a pool mixed, in shuffled epochs, and no crop (as released);
     else all pixels of one random pose, without replacement, from `crop` until step `crop_until`.
     """
 
     def __init__(self, pools: dict[str, tuple[Cameras, int]], images: Tensor, *, batching: bool,
                  neighbourhood=None, crop: Crop | None = None, crop_until: int = 0,
-                 alphas: Tensor | None = None, random_background: bool = False, patches: bool = False):
-        self.pools, self.images, self.neighbourhood = pools, images, neighbourhood
+                 alphas: Tensor | None = None, random_background: bool = False, patches: bool = False,
+                 annealing: RangeAnnealing | None = None):
+        self.pools, self.images, self.neighbourhood, self.annealing = pools, images, neighbourhood, annealing
         self.alphas, self.random_background, self.patches = alphas, random_background, patches
         self.whole = Crop(0, 0, *images.shape[1:3])
         self.crop, self.crop_until = crop, crop_until
@@ -300,6 +320,8 @@ class RaySampler:
         groups, drawn = set(groups), {}
         for group, (cameras, n_rays) in self.pools.items():
             if group == SEEN or groups & {group, NEAR[group]}:
+                if self.annealing and step < self.annealing.end:
+                    cameras = cameras.narrowed(self.annealing.share(step))
                 pixels = self.pixels(group, len(cameras.poses), n_rays, step, generator)
                 drawn[group] = Drawn(cameras.rays(pixels), pixels, cameras)
         rays = {group: part.rays for group, part in drawn.items()}

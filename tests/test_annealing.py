@@ -1,4 +1,5 @@
-"""Frequency annealing: the bands that a step shows, in the network, in training and in what is rendered from it."""
+"""Frequency annealing: the bands that a step shows, in the network, in training and in what is rendered from it.
+Annealing of the range of depths: what rays of a step have, and that pictures have the whole."""
 
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from run_nerf_helpers import (
 )
 from scenes import memory_scene, write_blender
 from sparse import SparseQuery
-from test_beyond import rand
+from test_beyond import LOSSES, rand
 from test_training import options
 
 
@@ -113,3 +114,49 @@ def test_masked_gradients_of_both_queries():
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-8, atol=1e-12)
     assert not torch.allclose(gradients[1][0], gradients[2][0])
     assert (gradients[1][0][:, 3 + 6 * 5 :] == 0).all()
+
+
+# ---- the range of depths --------------------------------------------------------------------------------------------
+
+RANGE = ["--range_start", "0.25", "--range_end_iter", "8"]
+SMALL = ["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--no_batching", "--N_rand", "4",
+         "--N_entropy", "4", "--use_viewdirs", "--netwidth", "8", "--netwidth_fine", "8", "--N_importance", "4",
+         *LOSSES]  # fmt: skip
+GROUPS = {"seen", "unseen", "seen_near", "unseen_near"}
+
+
+def test_range_of_each_step():
+    """Of all groups, by RegNeRF's formula; the same rays but for their depths; from the end on exactly near and far."""
+    scene = replace(memory_scene(), near=0.1, far=5.0)
+    narrow, whole = (build.build_sampler(parse_options([*SMALL, *extra])[0], scene, torch.device("cpu"))
+                     for extra in (RANGE, []))  # fmt: skip
+    for step in range(1, 11):
+        share = min(max(step / 8, 0.25), 1)
+        batch, other = (sampler.draw(step, GROUPS, torch.Generator().manual_seed(step)) for sampler in (narrow, whole))
+        assert batch.groups.keys() == GROUPS
+        for group, rays in batch.groups.items():
+            assert torch.equal(rays.directions, other.groups[group].directions)
+            assert (rays.near, rays.far) == pytest.approx((2.55 - share * 2.45, 2.55 + share * 2.45))
+            assert step < 8 or (rays.near, rays.far) == (0.1, 5.0)
+
+
+@pytest.mark.parametrize("query", [[], ["--exact_dense"], ["--skip_empty"]], ids=str)
+def test_pictures_have_the_whole_range(query):
+    scene, pictures = memory_scene(), []
+    for extra in (RANGE, []):
+        args, _ = parse_options([*SMALL, *query, *extra, "--density_bias", "0.5"])
+        trainer = make_trainer(args, scene, torch.device("cpu"))
+        pictures.append(make_renderer(args, trainer.networks, scene).view(scene, 5))
+    assert torch.equal(pictures[0].depth, pictures[1].depth)
+    assert (pictures[0].acc > 0.5).any()
+
+
+def test_training_samples_the_range_of_the_step():
+    args, _ = parse_options([*SMALL, *RANGE, "--density_bias", "0.5"])
+    trainer = make_trainer(args, memory_scene(), torch.device("cpu"))
+    for step in range(1, 10):
+        _, renderings = trainer.train_step()
+        half = 2 * min(max(step / 8, 0.25), 1)
+        z = renderings["unseen"].coarse.z
+        assert 4 - half <= z.min() < 4 - 0.7 * half
+        assert 4 + 0.7 * half < z.max() <= 4 + half

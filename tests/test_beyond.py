@@ -77,6 +77,7 @@ RUNS = {
     "mi_mlp": ["--mi_mlp"],
     "depth_smooth": ["--depth_smooth_lambda", "0.1", "--N_entropy", "64"],
     "freq": ["--freq_start", "2", "--freq_end_iter", "4"],
+    "range": ["--range_start", "0.3", "--range_end_iter", "4"],
     "ema": ["--ema_decay", "0.9"],
 }  # fmt: skip
 BY_OPTION = pytest.mark.parametrize("extra", RUNS.values(), ids=RUNS.keys())

@@ -39,6 +39,7 @@ OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", 
         "allow_outside": False, "keep_checkpoints": 0, "near": None, "far": None}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
+          "range_start": 0.5, "range_end_iter": 0,
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
           "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0}
 
@@ -163,6 +164,7 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--render_only", "--eval_only"], "found both"),
     ([*MINIMAL, "--random_bkgd"], "random_bkgd: found no --white_bkgd, expected it"),
     ([*MINIMAL, "--entropy_start_iter", "9", "--entropy_end_iter", "8"], "start_iter 9: found --entropy_end_iter 8"),
+    ([*MINIMAL, "--range_start", "0"], "range_start: found '0', expected a number > 0 and <= 1"),
     ([*MINIMAL, "--freq_start", "2"], "freq_start 2: found no --freq_end_iter"),
     ([*MINIMAL, "--freq_end_iter", "9", "--i_embed", "-1"], "freq_end_iter 9: found --i_embed -1"),
     ([*MINIMAL, "--freq_end_iter", "9", "--multires", "0"], "freq_end_iter 9: found --multires 0"),

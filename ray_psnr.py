@@ -14,7 +14,7 @@ from scene import Scene
 
 
 class DrawnRays(NamedTuple):
-    """Random rays of one view, the colours of their pixels (n 3), and which pixels its mask has (n), if any."""
+    """Random rays of one view, the colours of their pixels (n 3), and on the CPU which its mask has (n), if any."""
 
     rays: Rays
     truth: Tensor
@@ -30,7 +30,7 @@ def draw_rays(
         rays = image_rays(cameras_of(scene, [view], pixel_center, device), scene.height, scene.width)
         chosen = torch.randint(len(rays), (max(n_rays // len(views), 1),), generator=generator)
         truth = torch.from_numpy(scene.image(view)).flatten(0, 1)[chosen].to(device)
-        mask = torch.from_numpy(scene.mask(view)).flatten()[chosen].to(device) if scene.mask else None
+        mask = torch.from_numpy(scene.mask(view)).flatten()[chosen] if scene.mask else None
         chosen = chosen.to(device)
         rays = replace(rays, origins=rays.origins[chosen], directions=rays.directions[chosen])
         drawn.append(DrawnRays(rays, truth, mask))
@@ -45,7 +45,7 @@ def psnr_of_rays(
     errors, masked = [], []
     for rays, truth, mask in drawn:
         rgb = renderer.image(rays, 1, len(rays), progress).rgb[0]
-        error = (rgb - truth).square().mean(-1).double()
+        error = (rgb - truth).square().mean(-1).cpu().double()
         errors.append(float(error.mean()))
         if mask is not None and mask.any():
             masked.append(float(error[mask].mean()))

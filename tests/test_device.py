@@ -19,6 +19,7 @@ import occupancy
 import rays
 import sparse
 from options import parse_options
+from ray_psnr import draw_rays
 from rays import cameras_of, image_rays
 from render import make_renderer
 from run_nerf import make_trainer
@@ -106,3 +107,10 @@ def test_rendering_stays_on_the_device(pretended_device, extra):
     image = render_image(networks, view, HEIGHT, WIDTH, renderer.sampling, 7, renderer.query)
     assert image.rgb.shape == (HEIGHT, WIDTH, 3)
     assert all(field.device == DEVICE for field in image)
+
+
+def test_rays_to_measure_lie_on_the_device(pretended_device):
+    scene = replace(memory_scene(), mask=lambda view: np.eye(HEIGHT, WIDTH, dtype=bool))
+    [part] = draw_rays(scene, [1], 5, 0.5, DEVICE)
+    assert {part.rays.origins.device, part.rays.directions.device, part.truth.device} == {DEVICE}
+    assert (part.truth.shape, part.mask.device.type) == ((5, 3), "cpu")

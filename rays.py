@@ -79,8 +79,8 @@ class Cameras(NamedTuple):
 
     def narrowed(self, share: float) -> "Cameras":
         """The same cameras, whose rays have but a share (0..1) of near..far, about its middle."""
-        middle, half = (self.near + self.far) / 2, share * (self.far - self.near) / 2
-        return self._replace(near=middle - half, far=middle + half)
+        cut = (1 - share) * (self.far - self.near) / 2
+        return self._replace(near=self.near + cut, far=self.far - cut)
 
     def rays(self, pixels: Pixels) -> Rays:
         """The rays through `pixels`, which may lie outside the image (section 2 of the method)."""
@@ -320,7 +320,7 @@ class RaySampler:
         groups, drawn = set(groups), {}
         for group, (cameras, n_rays) in self.pools.items():
             if group == SEEN or groups & {group, NEAR[group]}:
-                if self.annealing and step < self.annealing.end:
+                if self.annealing:
                     cameras = cameras.narrowed(self.annealing.share(step))
                 pixels = self.pixels(group, len(cameras.poses), n_rays, step, generator)
                 drawn[group] = Drawn(cameras.rays(pixels), pixels, cameras)

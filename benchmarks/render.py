@@ -17,10 +17,8 @@ sys.path.insert(0, str(ROOT))
 import startup  # noqa: E402, F401  # isort: skip  # before torch
 import torch  # noqa: E402
 
-import build  # noqa: E402
-import checkpoint  # noqa: E402
-from errors import InputError, Parser, exit_status  # noqa: E402
-from evaluate import run_options  # noqa: E402
+from errors import Parser, exit_status  # noqa: E402
+from evaluate import load_run, run_options  # noqa: E402
 from metrics import mse, psnr_of_mse  # noqa: E402
 from options import POSITIVE  # noqa: E402
 from rays import Rays, cameras_of, image_rays  # noqa: E402
@@ -46,13 +44,8 @@ def run() -> int:
     given = parser.parse_args()
     extra = ["--datadir", given.datadir] if given.datadir else []
     args = run_options(given.logdir, extra)
-    device, scene = build.build_device(args.device), build.build_scene(args)
-    networks = build.build_networks(args, device, torch.Generator())
-    found = build.find_checkpoint(args)
-    if found is None:
-        raise InputError(f"{given.logdir}: found no checkpoint to render, expected those of a trained run")
-    checkpoint.load_networks(found, networks)
-    networks.set_step(found.step)
+    scene, networks, _ = load_run(args)
+    device = next(networks.coarse.parameters()).device
     view = image_rays(cameras_of(scene, scene.test[:1], args.pixel_center, device), scene.height, scene.width)
     rows = torch.arange(min(given.every, scene.height) // 2, scene.height, given.every, device=device)
     chosen = (rows[:, None] * scene.width + torch.arange(scene.width, device=device)).flatten()

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import InputError, Parser, exit_status  # noqa: E402
+from errors import Parser, exit_status  # noqa: E402
 from options import ABOVE_ZERO, POSITIVE, parse_options  # noqa: E402
 
 RAYS, GROWTH = 6000, 1.15  # rays measured; each measurement is this much later than the last
@@ -33,6 +33,7 @@ def child(started: float, minutes: float, steps: int, split: str, options: list[
     import startup  # noqa: F401  # isort: skip  # before torch
 
     import build
+    from evaluate import views_of
     from ray_psnr import draw_rays, psnr_of_rays
     from render import make_renderer
     from run_nerf import make_trainer
@@ -40,10 +41,7 @@ def child(started: float, minutes: float, steps: int, split: str, options: list[
     args, _ = parse_options([*options, "--expname", "benchmark"])
     device, scene = build.build_device(args.device), build.build_scene(args)
     trainer = make_trainer(args, scene, device)
-    views = scene.val if split == "val" else scene.test
-    if not views:
-        raise InputError(f"--split {split}: scene {scene.name} has no such views, expected some to measure")
-    drawn = draw_rays(scene, views, RAYS, args.pixel_center, device)
+    drawn = draw_rays(scene, views_of(scene, f"{split}set"), RAYS, args.pixel_center, device)
 
     def psnr() -> float:
         return psnr_of_rays(make_renderer(args, trainer.rendered, scene), drawn)["psnr"]

@@ -151,8 +151,10 @@ def read(path: str | Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
         reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
-        if "weights_only" in reason:  # torch's advice is to execute what is in the file
+        if re.search("weights.only", reason, re.IGNORECASE):  # torch's advice is to execute what is in the file
             reason = "no torch file, or one that holds more than tensors and plain values"
+        elif isinstance(error, EOFError) or re.match(r"PytorchStreamReader|\[Errno 22\]", reason):
+            reason = "cut off or damaged"
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     missing = {"global_step", NETWORK_KEYS["coarse"]} - set(content if isinstance(content, dict) else ())
     if missing:

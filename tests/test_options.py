@@ -74,7 +74,7 @@ def test_every_option_is_read_or_listed_as_without_effect():
 def test_shipped_configs_parse(path):
     args, notes = parse_options(["--config", str(path)])
     kind = args.dataset_type
-    sample = path.stem == "sample"
+    sample = "sample" in (path.stem, path.parent.name)
     assert Path(args.datadir).parent.name == ("data" if sample else {"blender": "nerf_synthetic", "dtu": "DTU"}[kind])
     assert sample or len(args.train_scene) == args.fewshot
     assert not any(note.startswith("WARNING") for note in notes)

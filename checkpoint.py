@@ -153,7 +153,7 @@ def read(path: str | Path) -> Checkpoint:
         reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
         if re.search("weights.only", reason, re.IGNORECASE):  # torch's advice is to execute what is in the file
             reason = "no torch file, or one that holds more than tensors and plain values"
-        elif isinstance(error, EOFError) or re.match(r"PytorchStreamReader|\[Errno 22\]", reason):
+        elif isinstance(error, EOFError) or re.match(r"PytorchStreamReader failed reading|\[Errno 22\]", reason):
             reason = "cut off or damaged"
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     missing = {"global_step", NETWORK_KEYS["coarse"]} - set(content if isinstance(content, dict) else ())

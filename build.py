@@ -260,6 +260,7 @@ def build_regularizers(args: argparse.Namespace, scene: Scene) -> list[Regulariz
                 step_size=args.smoothing_step_size,
                 end=args.smoothing_end_iter,
                 activation=args.smoothing_activation,
+                floor=args.smoothing_floor,
                 unseen=has_unseen(args),
             )
         )

@@ -48,12 +48,16 @@ def entropy_loss(
     return torch.log(mean + EPS) if log_scaling else mean
 
 
-def smoothness_loss(alpha: Tensor, near_alpha: Tensor, activation: str = "norm") -> Tensor:
-    """Mean KL(neighbour || ray) in nats; samples (r s each) are paired by index, gradients reach both."""
+def smoothness_loss(alpha: Tensor, near_alpha: Tensor, activation: str = "norm", floor: float = 0.0) -> Tensor:
+    """Mean KL(neighbour || ray) in nats; samples (r s each) are paired by index, gradients reach both.
+
+    floor: added to every alpha that is normalised. Without it (as released) the gradient in an alpha is q / alpha,
+    which has no bound where the neighbour's share q is not as small.
+    """
     if activation == "softmax":
         log_p, log_q = alpha.log_softmax(-1), near_alpha.log_softmax(-1)
     else:
-        log_p, log_q = ((ray_distribution(a) + EPS).log() for a in (alpha, near_alpha))
+        log_p, log_q = ((ray_distribution(a + floor) + EPS).log() for a in (alpha, near_alpha))
     return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
 
 
@@ -133,7 +137,7 @@ def entropy_regularizer(
 
 
 def smoothness_regularizer(
-    *, weight: float, rate: float, step_size: int, end: int | None, activation: str, unseen: bool
+    *, weight: float, rate: float, step_size: int, end: int | None, activation: str, unseen: bool, floor: float = 0.0
 ) -> Regularizer:
     """KL smoothness between all seen (and unseen) rays of a step and their neighbours."""
     rays = ("seen", "unseen") if unseen else ("seen",)
@@ -144,7 +148,7 @@ def smoothness_regularizer(
 
     def value(composites: Mapping) -> Tensor:
         alpha, near_alpha = (torch.cat([composites[group].alpha for group in part]) for part in (rays, near))
-        return smoothness_loss(alpha, near_alpha, activation)
+        return smoothness_loss(alpha, near_alpha, activation, floor)
 
     return Regularizer("smoothing", rays + near, schedule, value)
 

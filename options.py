@@ -266,6 +266,8 @@ def add_further_options(group) -> None:
     group.add_argument("--occlusion_lambda", type=AMOUNT, default=0.0,
                        help="weight of the density of the samples nearest to the camera, on seen rays")
     group.add_argument("--occlusion_samples", type=POSITIVE, default=20, help="how many samples of a ray these are")
+    group.add_argument("--smoothing_floor", type=AMOUNT, default=0.0,
+                       help="added to the alphas of the KL term (norm), to bound its gradient where they are nearly 0")
     group.add_argument("--distortion_lambda", type=AMOUNT, default=0.0,
                        help="weight of how far apart the weights along a ray are, on seen and N_entropy unseen rays")
     group.add_argument("--distortion_start_iter", type=COUNT, default=0, help="first step with it")
@@ -442,6 +444,8 @@ def idle_options(args: argparse.Namespace, given: set[str]) -> list[str]:
     unseen = args.N_entropy and (args.entropy or args.distortion_lambda or args.depth_smooth_lambda)
     needs = {
         "entropy": (args.entropy, ("entropy_on", "entropy_skip_last", "entropy_start_iter", "entropy_ramp")),
+        "smoothing with smoothing_activation norm": (
+            args.smoothing and args.smoothing_activation == "norm", ("smoothing_floor",)),
         "occlusion_lambda": (args.occlusion_lambda, ("occlusion_samples",)),
         "distortion_lambda": (args.distortion_lambda, ("distortion_start_iter",)),
         "a loss of unseen rays": (unseen, ("unseen_poses",)),

@@ -71,6 +71,7 @@ RUNS = {
     "entropy": ["--entropy", "--entropy_ray_zvals_lambda", "0.01", "--entropy_on", "weights", "--entropy_skip_last",
                 "--entropy_start_iter", "1", "--entropy_ramp", "3"],
     "occlusion": ["--occlusion_lambda", "0.1", "--occlusion_samples", "2"],
+    "smoothing_floor": ["--smoothing", "--smoothing_lambda", "0.01", "--smoothing_floor", "0.01"],
     "distortion": ["--distortion_lambda", "0.1", "--distortion_start_iter", "2", "--N_entropy", "4"],
     "interpolate": [*LOSSES, "--unseen_poses", "interpolate"],
     "spread": [*LOSSES, "--unseen_poses", "spread"],

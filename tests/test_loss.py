@@ -58,7 +58,7 @@ def compare(ours, theirs, *inputs):
     torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-14)
     gradients = torch.autograd.grad(got, inputs), torch.autograd.grad(expected, inputs)
     for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-14 + 1e-12 * float(other.abs().max()))
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13 + 1e-12 * float(other.abs().max()))
     inputs = [tensor.detach().float().requires_grad_() for tensor in inputs]
     got = ours(*inputs)
     assert got.isfinite()
@@ -181,6 +181,23 @@ def test_smoothness_gradient(activation):
     assert smoothness_loss(inputs[0], inputs[0], activation).item() == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("kind", "near_kind"), itertools.product(KINDS, KINDS))
+def test_smoothness_with_a_floor(kind, near_kind):
+    """The released term of alphas that are all larger by the floor; its gradient is bounded, that without is not."""
+    rays, near, floor = alphas(kind), alphas(near_kind).flip(1), 1e-3
+    compare(
+        lambda alpha, near: smoothness_loss(alpha, near, floor=floor),
+        lambda alpha, near: reference.kl_term(alpha + floor, near + floor, "norm"),
+        rays, near,
+    )  # fmt: skip
+    for gradient in torch.autograd.grad(smoothness_loss(rays, near, floor=floor), (rays, near)):
+        assert gradient.abs().max() < math.log(1 / floor) / floor / len(rays)
+    empty = torch.tensor([[1e-7, 0.5]], requires_grad=True)
+    for bound, given in ((1e6, {}), (1e3, {"floor": floor})):
+        (gradient,) = torch.autograd.grad(smoothness_loss(empty, torch.tensor([[0.5, 0.5]]), **given), empty)
+        assert 0.1 * bound < gradient.abs().max() < 10 * bound
+
+
 # ---- schedules and groups -------------------------------------------------------------------------------------------
 
 
@@ -189,9 +206,9 @@ def make_entropy(weight=0.3, end=None, unseen=True, seen=False, neighbours=True,
     return entropy_regularizer(weight=weight, end=end, unseen=unseen, seen=seen, neighbours=neighbours, **options)
 
 
-def make_smoothness(weight=0.2, end=None, unseen=True, rate=0.5, step_size=10, activation="norm"):
+def make_smoothness(weight=0.2, end=None, unseen=True, rate=0.5, step_size=10, activation="norm", floor=0.0):
     return smoothness_regularizer(
-        weight=weight, rate=rate, step_size=step_size, end=end, activation=activation, unseen=unseen
+        weight=weight, rate=rate, step_size=step_size, end=end, activation=activation, unseen=unseen, floor=floor
     )
 
 
@@ -303,6 +320,9 @@ def test_groups_that_the_smoothness_pairs(activation, unseen):
     near = torch.cat([groups[name + "_near"].alpha for name in names])
     got = make_smoothness(unseen=unseen, activation=activation).value(groups)
     torch.testing.assert_close(got, reference.kl_term(rays, near, activation))
+    if activation == "norm":
+        got = make_smoothness(unseen=unseen, floor=0.3).value(groups)
+        torch.testing.assert_close(got, reference.kl_term(rays + 0.3, near + 0.3, activation))
 
 
 # ---- the whole loss -------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "e
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
           "range_start": 0.5, "range_end_iter": 0,
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
-          "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0}
+          "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0}
 
 
 def defaults():
@@ -272,6 +272,10 @@ def test_the_reference_is_not_of_bfloat16():
     (["--entropy_ramp", "5"], "entropy_ramp without entropy"),
     (["--occlusion_samples", "5"], "occlusion_samples without occlusion_lambda"),
     (["--distortion_start_iter", "5"], "distortion_start_iter without distortion_lambda"),
+    (["--smoothing_floor", "0.01"], "smoothing_floor without smoothing with smoothing_activation norm"),
+    (["--smoothing_floor", "0.01", "--smoothing", "--smoothing_activation", "softmax"],
+     "smoothing_floor without smoothing with smoothing_activation norm"),
+    (["--smoothing_floor", "0.01", "--smoothing"], None),
     (["--unseen_poses", "spread", "--entropy", "--N_entropy", "0"], "unseen_poses without a loss of unseen rays"),
     (["--unseen_poses", "spread", "--entropy", "--entropy_ramp", "5"], None),
 ], ids=str)  # fmt: skip

@@ -51,8 +51,8 @@ def entropy_loss(
 def smoothness_loss(alpha: Tensor, near_alpha: Tensor, activation: str = "norm", floor: float = 0.0) -> Tensor:
     """Mean KL(neighbour || ray) in nats; samples (r s each) are paired by index, gradients reach both.
 
-    floor: added to every alpha that is normalised. Without it (as released) the gradient in an alpha is q / alpha,
-    which has no bound where the neighbour's share q is not as small.
+    floor: added to every alpha that is normalised. Without it (as released) the gradient in a small alpha
+    is about q / alpha, which has no bound where the neighbour's share q is not as small.
     """
     if activation == "softmax":
         log_p, log_q = alpha.log_softmax(-1), near_alpha.log_softmax(-1)

@@ -6,8 +6,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from errors import InputError
+from rays import Cameras, Rays, cameras_of
 from run_nerf_helpers import NeRF, Networks
 from scene import Scene
 
@@ -54,6 +56,22 @@ def memory_scene(n_views: int = 6, train=(0, 1), white: bool = False) -> Scene:
         unseen=tuple(views),
         image=lambda view: random_pixels(view, 3).astype(np.float32) / 255,
     )
+
+
+def scene_cameras(views=(3, 0, 5), pixel_center: float = 0.0, dtype: torch.dtype = torch.float64) -> Cameras:
+    return cameras_of(memory_scene(), views, pixel_center, "cpu", dtype)
+
+
+def transparent_cameras(n: int) -> Cameras:
+    """Cameras whose rays tell what they are: the origin is (pose, 0, 0), the direction (col, -row, -1)."""
+    poses = torch.eye(3, 4, dtype=torch.float64).repeat(n, 1, 1)
+    poses[:, 0, 3] = torch.arange(n)
+    return Cameras(poses, torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64).repeat(n, 1), 2.0, 6.0)
+
+
+def read_rays(rays: Rays) -> Tensor:
+    """Rays of `transparent_cameras` -> pose, row, col of each, r 3."""
+    return torch.stack([rays.origins[:, 0], -rays.directions[:, 1], rays.directions[:, 0]], dim=1).long()
 
 
 def small_networks(n_importance: int, use_viewdirs: bool, dtype=torch.float64, depth: int = 6, width: int = 8):

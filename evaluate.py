@@ -25,6 +25,7 @@ import build
 import checkpoint
 from errors import InputError, Parser, exit_status
 from files import atomic_file, make_folder
+from images import nearest
 from interrupt import Interrupt
 from logs import say
 from metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim
@@ -32,7 +33,7 @@ from options import COUNT, POSITIVE, parse_options
 from ray_psnr import draw_rays, psnr_of_rays
 from render import Renderer, make_renderer, render_path, write_images
 from run_nerf_helpers import Image, Networks
-from scene import Scene, check_views, nearest
+from scene import Scene, check_views
 from version import VERSION
 
 METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked", "depth_error", "floaters")

@@ -1,29 +1,15 @@
 """Blender (NeRF synthetic) scenes: transforms_{train,val,test}.json and PNG files -> Scene."""
 
 import json
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from camera_path import circle
 from errors import InputError
-from scene import (
-    Scene,
-    alpha_of,
-    choose_views,
-    half_intrinsics,
-    half_size,
-    matrix_fault,
-    nearest,
-    on_background,
-    opaque_note,
-    read_depth,
-    read_pixels,
-    require_files,
-    require_folder,
-    unseen_pool,
-)
+from images import Photographs, half_intrinsics, nearest, read_depth
+from scene import Scene, choose_views, matrix_fault, require_files, require_folder, unseen_pool
 
 NEAR, FAR = 2.0, 6.0
 BOUNDS = np.array([[-1.5] * 3, [1.5] * 3])  # of the objects of NeRF synthetic
@@ -49,49 +35,30 @@ def load_blender(
     option cannot be used.
     """
     folder = require_folder(datadir, "datadir")
-    splits = {name: read_split(folder, name, testskip, allow_outside) for name in SPLITS}
-    names, paths, depth_paths, poses, split_of = [], [], [], [], {}
-    depth_scales = [scale for _, frames, scale in splits.values() for _ in frames]
-    for split, (_, frames, _) in splits.items():
-        split_of[split] = range(len(names), len(names) + len(frames))
-        names += [view_name(split, file_path) for file_path, _ in frames]
-        paths += [folder / f"{file_path}.png" for file_path, _ in frames]
-        depth_paths += [folder / f"{file_path}_depth.png" for file_path, _ in frames]
-        poses += [pose for _, pose in frames]
-
-    train = choose_views(len(split_of["train"]), train_scene, fewshot, fewshot_seed)
-    test = tuple(split_of["test"])
-    require_files(paths[view] for view in train + test)
-    require_files(depth_paths[view] for view in test if depth_scales[view])
-    first = read_pixels(paths[train[0]])
-    height, width = full_size = first.shape[:2]
-    intrinsics = np.concatenate(
-        [intrinsics_of(angle, height, width, len(frames)) for angle, frames, _ in splits.values()]
-    )
+    splits = [read_split(folder, split, testskip, allow_outside) for split in SPLITS]
+    frames = [frame for split in splits for frame in split]
+    n_train, n_val, n_test = map(len, splits)
+    train = choose_views(n_train, train_scene, fewshot, fewshot_seed)
+    test = tuple(range(n_train + n_val, n_train + n_val + n_test))
+    require_files(frames[view].image for view in train + test)
+    require_files(frames[view].depth for view in test if frames[view].depth_scale)
+    photographs = Photographs([frame.image for frame in frames], train[0], half=half_res, white=white_bkgd)
+    height, width = full_size = photographs.full_size
+    intrinsics = np.stack([intrinsics_of(frame.camera_angle_x, height, width) for frame in frames])
     if half_res:
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
 
-    @lru_cache(maxsize=1)  # a view's colour and its alpha are asked for one after the other
-    def pixels_of(view: int) -> np.ndarray:
-        pixels = read_pixels(paths[view], full_size)
-        return half_size(pixels) if half_res else pixels
-
-    def read_image(view: int) -> np.ndarray:
-        return on_background(pixels_of(view), white_bkgd)
-
-    def read_alpha(view: int) -> np.ndarray:
-        return alpha_of(paths[view], pixels_of(view))
-
     def true_depth(view: int) -> np.ndarray | None:
-        if depth_scales[view] is None:
+        frame = frames[view]
+        if frame.depth_scale is None:
             return None
-        depth = read_depth(depth_paths[view], full_size, depth_scales[view])
+        depth = read_depth(frame.depth, full_size, frame.depth_scale)
         return nearest(depth, height, width, 0.5) if half_res else depth  # the middle of what `half_size` averages
 
     return Scene(
         name=folder.resolve().name,
-        view_names=tuple(names),
-        poses=np.stack(poses),
+        view_names=tuple(frame.name for frame in frames),
+        poses=np.stack([frame.pose for frame in frames]),
         intrinsics=intrinsics,
         height=height,
         width=width,
@@ -99,23 +66,31 @@ def load_blender(
         far=FAR,
         white_background=white_bkgd,
         train=train,
-        val=tuple(split_of["val"]),
+        val=tuple(range(n_train, n_train + n_val)),
         test=test,
-        unseen=unseen_pool(len(names), train, test, unseen_poses),
-        image=read_image,
-        alpha=read_alpha if first.shape[-1] == 4 else None,
+        unseen=unseen_pool(len(frames), train, test, unseen_poses),
+        image=photographs.image,
+        alpha=photographs.alpha if photographs.has_alpha else None,
         bounds=BOUNDS,
-        depth=true_depth if any(depth_scales) else None,
+        depth=true_depth if any(frame.depth_scale for frame in frames) else None,
         path=circle(),
-        notes=opaque_note(paths[train[0]], first, white_bkgd),
+        notes=photographs.notes,
     )
 
 
-def read_split(
-    folder: Path, split: str, testskip: int, allow_outside: bool
-) -> tuple[float, list[tuple[str, np.ndarray]], float | None]:
-    """camera_angle_x, the (file_path, pose 3 4) of each frame that is kept, and depth_scale, the z-depth of one
-    step of FILE_PATH_depth.png, or None where the split has no such images."""
+class Frame(NamedTuple):
+    """One view of a split."""
+
+    name: str
+    image: Path
+    depth: Path
+    depth_scale: float | None  # z-depth of one step of the depth image's values; None: there is no depth image
+    camera_angle_x: float  # horizontal field of view, radians
+    pose: np.ndarray  # 3 4
+
+
+def read_split(folder: Path, split: str, testskip: int, allow_outside: bool) -> list[Frame]:
+    """The frames of a split that are kept, at least one."""
     path = folder / f"transforms_{split}.json"
     if not path.is_file():
         raise InputError(f"{path}: no such file; a Blender scene has one for each of train, val and test")
@@ -140,16 +115,25 @@ def read_split(
     if "depth_scale" in content and not (isinstance(scale, int | float) and 0 < scale <= FAR):
         raise InputError(f"{path}: depth_scale is {scale!r}, expected a number above 0, at most {FAR:g} (far)")
     for file_path, matrix in frames:
-        if not isinstance(file_path, str):
-            raise InputError(f"{path}: found {file_path!r} as file_path, expected the path of an image without .png")
-        if not allow_outside and is_outside(file_path):
-            raise InputError(f"{path}: file_path {file_path!r} leads out of the scene's folder, expected a path within "
-                             "it (--allow_outside takes it as it is)")
-        fault = matrix_fault(matrix)
-        if fault:
-            expected = "a finite 4 x 4 matrix that is a camera's pose"
-            raise InputError(f"{path}: transform_matrix of {file_path} is {fault}, expected {expected}")
-    return angle, [(file_path, matrix[:3]) for file_path, matrix in frames], scale
+        check_frame(path, file_path, matrix, allow_outside)
+    return [
+        Frame(view_name(split, file_path), folder / f"{file_path}.png", folder / f"{file_path}_depth.png", scale, angle,
+              matrix[:3])
+        for file_path, matrix in frames
+    ]  # fmt: skip
+
+
+def check_frame(path: Path, file_path: object, matrix: np.ndarray, allow_outside: bool) -> None:
+    """Raise InputError unless a frame of the file `path` can be used."""
+    if not isinstance(file_path, str):
+        raise InputError(f"{path}: found {file_path!r} as file_path, expected the path of an image without .png")
+    if not allow_outside and is_outside(file_path):
+        raise InputError(f"{path}: file_path {file_path!r} leads out of the scene's folder, expected a path within "
+                         "it (--allow_outside takes it as it is)")
+    fault = matrix_fault(matrix)
+    if fault:
+        expected = "a finite 4 x 4 matrix that is a camera's pose"
+        raise InputError(f"{path}: transform_matrix of {file_path} is {fault}, expected {expected}")
 
 
 def is_outside(file_path: str) -> bool:
@@ -164,7 +148,7 @@ def view_name(split: str, file_path: str) -> str:
     return str(path if path.parts[:1] == (split,) else split / path)
 
 
-def intrinsics_of(camera_angle_x: float, height: int, width: int, n_views: int) -> np.ndarray:
-    """(v 4) fx fy cx cy from the horizontal field of view in radians."""
+def intrinsics_of(camera_angle_x: float, height: int, width: int) -> np.ndarray:
+    """fx fy cx cy from the horizontal field of view in radians."""
     focal = 0.5 * width / np.tan(0.5 * camera_angle_x)
-    return np.tile([focal, focal, 0.5 * width, 0.5 * height], (n_views, 1))
+    return np.array([focal, focal, 0.5 * width, 0.5 * height])

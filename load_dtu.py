@@ -1,7 +1,6 @@
 """DTU scans in the layout of IDR and pixelNeRF: image/, cameras.npz, masks -> Scene."""
 
 import re
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,21 +9,8 @@ import numpy as np
 
 from camera_path import through_cameras
 from errors import InputError
-from scene import (
-    Scene,
-    alpha_of,
-    check_views,
-    choose_views,
-    half_intrinsics,
-    half_size,
-    intrinsics_fault,
-    matrix_fault,
-    on_background,
-    opaque_note,
-    read_pixels,
-    require_folder,
-    unseen_pool,
-)
+from images import Photographs, half_intrinsics, half_size, read_pixels
+from scene import Scene, check_views, choose_views, intrinsics_fault, matrix_fault, require_folder, unseen_pool
 
 NEAR, FAR = 0.1, 5.0
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # world and camera axes, OpenCV <-> OpenGL
@@ -58,24 +44,13 @@ def load_dtu(
     poses, intrinsics = read_cameras(folder / "cameras.npz", paths)
     train, test = split(n_views, train_scene, test_scene, fewshot, fewshot_seed)
 
-    first = read_pixels(paths[train[0]])
-    height, width = full_size = first.shape[:2]
+    photographs = Photographs(paths, train[0], half=half_res, white=white_bkgd)
+    height, width = photographs.full_size
     if dtu_intrinsics == "shared":
         focal = intrinsics[:, :2].mean()
         intrinsics = np.tile([focal, focal, 0.5 * width, 0.5 * height], (n_views, 1))
     if half_res:
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
-
-    @lru_cache(maxsize=1)  # a view's colour and its alpha are asked for one after the other
-    def pixels_of(view: int) -> np.ndarray:
-        pixels = read_pixels(paths[view], full_size)
-        return half_size(pixels) if half_res else pixels
-
-    def read_image(view: int) -> np.ndarray:
-        return on_background(pixels_of(view), white_bkgd)
-
-    def read_alpha(view: int) -> np.ndarray:
-        return alpha_of(paths[view], pixels_of(view))
 
     return Scene(
         name=folder.resolve().name,
@@ -91,11 +66,11 @@ def load_dtu(
         val=test,
         test=test,
         unseen=unseen_pool(n_views, train, test, unseen_poses),
-        image=read_image,
-        alpha=read_alpha if first.shape[-1] == 4 else None,
-        mask=mask_reader(maskdir, paths, full_size, half_res) if maskdir else None,
+        image=photographs.image,
+        alpha=photographs.alpha if photographs.has_alpha else None,
+        mask=mask_reader(maskdir, paths, photographs.full_size, half_res) if maskdir else None,
         path=through_cameras(poses[list(train)]),
-        notes=opaque_note(paths[train[0]], first, white_bkgd),
+        notes=photographs.notes,
     )
 
 

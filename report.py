@@ -24,11 +24,12 @@ import checkpoint
 from errors import InputError, exit_status
 from evaluate import METRICS, Parser, run_options, shown_views
 from files import atomic_file
+from images import nearest, read_pixels
 from logs import say
 from metrics import to_far
 from render import depth_colours
 from report_page import Group, Picture, Run, RunView, View, make_page
-from scene import Scene, nearest, read_pixels
+from scene import Scene
 from version import VERSION
 
 MOST_VIEWS, MOST_POINTS = 25, 120

@@ -16,11 +16,11 @@ import duplicate_config
 import evaluate
 import report
 import train_configs
+from images import read_pixels
 from load_blender import load_blender
 from load_dtu import load_dtu
 from options import as_config, parse_options
 from report_page import make_page
-from scene import read_pixels
 from scenes import random_pixels, small_networks, write_blender, write_dtu
 from version import VERSION
 

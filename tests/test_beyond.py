@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import build
+import images
 import reference
-import scene as scene_module
 from load_blender import load_blender
 from load_dtu import load_dtu
 from load_scene import with_made_poses
@@ -202,8 +202,8 @@ def test_alpha_of_blender(tmp_path, monkeypatch, half_res):
     """Of the same pixels as the colours, which are decoded once for both."""
     folder, decoded = write_blender(tmp_path / "scene"), []
     scene = load_blender(folder, white_bkgd=True, half_res=half_res)
-    read = scene_module.decoded
-    monkeypatch.setattr(scene_module, "decoded", lambda path, *size: decoded.append(path) or read(path, *size))
+    read = images.decoded
+    monkeypatch.setattr(images, "decoded", lambda path, *size: decoded.append(path) or read(path, *size))
     for view in (1, 2):
         image, alpha = scene.image(view), scene.alpha(view)
         pixels = iio.imread(folder / f"train/r_{view}.png") / 255

@@ -16,11 +16,11 @@ from PIL import Image
 
 import duplicate_config
 from errors import InputError
+from images import on_background, read_pixels
 from load_blender import load_blender
 from load_dtu import load_dtu
 from load_scene import with_made_poses
 from options import LEFT_OUT, as_config, make_parser, parse_options
-from scene import on_background, read_pixels
 from scenes import look_at_origin, write_blender, write_dtu
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=150,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import make_sample_scene as sample
+from images import nearest
 from load_blender import load_blender
 from rays import Pixels, cameras_of
-from scene import nearest
 
 FOLDER = Path(__file__).parents[1] / "data" / "sample"
 SIZE = 100

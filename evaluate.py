@@ -37,6 +37,7 @@ from scene import Scene, check_views
 from version import VERSION
 
 METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked", "depth_error", "floaters")
+RAY_METRICS = ("psnr_corrected", "psnr_corrected_masked")  # of random rays alone
 
 
 # One view.
@@ -225,7 +226,8 @@ EVALUATION_OPTIONS = (
 
 def table(records: dict[str, dict]) -> str:
     """Run -> record, as text: a line a run, a column a metric that any run has."""
-    names = [name for name in METRICS if any(record["mean"].get(name) is not None for record in records.values())]
+    measured = {name for record in records.values() for name, value in record["mean"].items() if value is not None}
+    names = [name for name in METRICS + RAY_METRICS if name in measured]
     rows = [["run", "step", "views", *names]]
     for run, record in records.items():
         numbers = [shown(name, record["mean"].get(name)) for name in names]
@@ -281,7 +283,9 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
         return {kind: evaluate_run(args, networks, scene, step, views[kind], kind) for kind in views}
 
 
-def estimate(args: argparse.Namespace, kind: str, chosen: list[int] | None, n_rays: int) -> dict:
+def estimate(
+    args: argparse.Namespace, kind: str, chosen: list[int] | None, n_rays: int, colour_correct: bool
+) -> dict:
     """Measure random rays of a run's views, or of the chosen ones, and write nothing: a record of their means."""
     scene, networks, step = load_run(args)
     if chosen:
@@ -290,7 +294,7 @@ def estimate(args: argparse.Namespace, kind: str, chosen: list[int] | None, n_ra
     renderer = make_renderer(args, networks, scene)
     drawn = draw_rays(scene, views, n_rays, args.pixel_center, renderer.device)
     with tqdm(total=sum(len(part.rays) for part in drawn), unit="ray", unit_scale=True, leave=False) as bar:
-        return {"step": step, "views": views, "mean": psnr_of_rays(renderer, drawn, bar.update)}
+        return {"step": step, "views": views, "mean": psnr_of_rays(renderer, drawn, bar.update, colour_correct)}
 
 
 def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:
@@ -315,11 +319,14 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rays", type=POSITIVE, help="only the PSNR of so many random rays, at full size, of all the "
                         "views together; nothing is written")
     parser.add_argument("--views", type=COUNT, nargs="+", help="rays: of these views, by number, instead of a split's")
+    parser.add_argument("--colour_correct", action="store_true", help="rays: also the PSNR after each view's channels "
+                        "have been given the gain and offset that fit best, for photographs of another exposure")
     parser.add_argument("--datadir", help="where the scene is now, if it has moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     given = parser.parse_args(argv)
-    if given.views and not given.rays:
-        parser.error("--views: needs --rays")
+    for option in ("views", "colour_correct"):
+        if getattr(given, option) and not given.rays:
+            parser.error(f"--{option}: needs --rays")
     if given.rays and given.render_factor > 1:
         parser.error("--render_factor: rays are of full size, expected no --rays beside it")
     return given
@@ -333,7 +340,8 @@ def run(argv: list[str]) -> int:
     runs = {str(logdir): run_options(logdir, extra) for logdir in given.logdir}
     kind = f"{given.split}set"
     if given.rays:
-        records = {name: estimate(args, kind, given.views, given.rays) for name, args in runs.items()}
+        chosen = kind, given.views, given.rays, given.colour_correct
+        records = {name: estimate(args, *chosen) for name, args in runs.items()}
     else:
         records = {name: evaluate_checkpoint(args, [kind])[kind] for name, args in runs.items()}
     print(table(records))

@@ -1,5 +1,6 @@
 """PSNR of random rays of views: in seconds, an estimate of what whole pictures show in minutes."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -38,19 +39,38 @@ def draw_rays(
 
 
 def psnr_of_rays(
-    renderer: Renderer, drawn: list[DrawnRays], progress: Callable[[int], None] = lambda n: None
+    renderer: Renderer, drawn: list[DrawnRays], progress: Callable[[int], None] = lambda n: None,
+    colour_correct: bool = False,
 ) -> dict[str, float]:
     """psnr and, where there are masks, psnr_masked: the mean of the views' PSNRs, as in a paper's table; psnr_pooled,
-    that of the mean squared error. A view of which no ray is in the mask has no part in psnr_masked."""
-    errors, masked = [], []
-    for rays, truth, mask in drawn:
-        rgb = renderer.image(rays, 1, len(rays), progress).rgb[0]
-        error = (rgb - truth).square().mean(-1).cpu().double()
-        errors.append(float(error.mean()))
-        if mask is not None and mask.any():
-            masked.append(float(error[mask].mean()))
-    result = {"psnr": mean_psnr(errors), "psnr_pooled": psnr_of_mse(sum(errors) / len(errors))}
-    return result | ({"psnr_masked": mean_psnr(masked)} if masked else {})
+    that of the mean squared error. A view of which no ray is in the mask has no part in psnr_masked.
+
+    colour_correct: also psnr_corrected and psnr_corrected_masked, of colours corrected view by view.
+    """
+    errors = defaultdict(list)
+    for rays, pixels, mask in drawn:
+        rgb = renderer.image(rays, 1, len(rays), progress).rgb[0].cpu().double()
+        truth = pixels.cpu().double()
+        parts = {"": slice(None)} | ({"_masked": mask} if mask is not None and mask.any() else {})
+        for suffix, part in parts.items():
+            errors[f"psnr{suffix}"].append(mean_squared_error(rgb[part], truth[part]))
+            if colour_correct:
+                corrected = colour_corrected(rgb[part], truth[part])
+                errors[f"psnr_corrected{suffix}"].append(mean_squared_error(corrected, truth[part]))
+    pooled = psnr_of_mse(sum(errors["psnr"]) / len(drawn))
+    return {name: mean_psnr(of_views) for name, of_views in errors.items()} | {"psnr_pooled": pooled}
+
+
+def colour_corrected(rgb: Tensor, truth: Tensor) -> Tensor:
+    """n 3 -> n 3: each channel times the gain and plus the offset with which it comes nearest to the truth (least
+    squares), within 0..1. A photograph of another exposure can so be compared with a rendering."""
+    centred = rgb - rgb.mean(0)
+    gain = (centred * truth).sum(0) / centred.square().sum(0).clamp(min=1e-12)
+    return (truth.mean(0) + gain * centred).clamp(0, 1)
+
+
+def mean_squared_error(rgb: Tensor, truth: Tensor) -> float:
+    return float((rgb - truth).square().mean())
 
 
 def mean_psnr(errors: list[float]) -> float:

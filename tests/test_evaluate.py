@@ -454,12 +454,17 @@ def test_rays_are_measured_and_nothing_is_written(logdir, capsys):
     other = capsys.readouterr().out.splitlines()[-1]
     assert other.split()[1:3] == ["2", "3"]
     assert other.split()[3] != row.split()[3]
+    assert main([str(logdir), "--rays", "40", "--colour_correct"]) == 0
+    corrected_header, corrected = capsys.readouterr().out.splitlines()[-2:]
+    assert corrected_header.split() == [*header.split(), "psnr_corrected", "psnr_corrected_masked"]
+    assert corrected.split()[:6] == row.split()
     assert sorted(logdir.parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize(("words", "expected"), [
     (["--rays", "0"], "argument --rays: found '0', expected an integer >= 1"),
     (["--views", "1"], "--views: needs --rays"),
+    (["--colour_correct"], "--colour_correct: needs --rays"),
     (["--rays", "9", "--render_factor", "2"], "--render_factor: rays are of full size, expected no --rays beside it"),
     (["--rays", "9", "--views", "6"], "--views: found view 6, expected 0..5"),
     (["--rays", "9", "--views", "1", "1"], "--views: view 1 is named twice"),

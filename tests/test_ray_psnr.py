@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ray_psnr import draw_rays, psnr_of_rays
+from draws import rand
+from ray_psnr import colour_corrected, draw_rays, psnr_of_rays
 from rays import cameras_of, image_rays
 from render import Renderer
 from run_nerf_helpers import DenseQuery, Sampling
@@ -65,3 +66,38 @@ def test_a_draw_is_the_same_again_and_masks_may_be_missing_or_empty(renderer):
     masked = replace(scene, mask=lambda view: np.full((HEIGHT, WIDTH), view == 1))
     drawn = draw_rays(masked, (0, 1), 40, 0.5, CPU)
     assert psnr_of_rays(renderer, drawn)["psnr_masked"] == psnr_of_rays(renderer, drawn[1:])["psnr"]
+
+
+def test_colour_correction_is_the_best_gain_and_offset():
+    """Against numpy's line through the points, channel by channel; a channel that is constant gets the mean."""
+    rgb, truth = rand(50, 3), rand(50, 3, seed=1)
+    rgb[:, 1] = 0.25
+    corrected = colour_corrected(rgb, truth)
+    for channel in (0, 2):
+        expected = np.polyval(np.polyfit(rgb[:, channel], truth[:, channel], 1), rgb[:, channel])
+        np.testing.assert_allclose(corrected[:, channel], expected, atol=1e-12)
+    torch.testing.assert_close(corrected[:, 1], truth[:, 1].mean().expand(50))
+
+
+def test_colour_correction_undoes_an_exposure():
+    """A photograph at a third of the light, with a veil, is matched but where that would leave 0..1."""
+    rgb = rand(40, 3)
+    torch.testing.assert_close(colour_corrected(rgb, rgb / 3 + 0.1), rgb / 3 + 0.1)
+    assert colour_corrected(rgb, 3 * rgb - 1).min() == 0
+    assert colour_corrected(rgb, 3 * rgb - 1).max() == 1
+
+
+def test_corrected_psnr_is_of_each_view_and_of_its_mask(renderer):
+    index = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    drawn = draw_rays(replace(memory_scene(), mask=lambda view: index % (view + 2) == 0), (2, 5), 61, 0.5, CPU)
+    errors = []
+    for rays, truth, mask in drawn:
+        rgb = renderer.image(rays, 1, len(rays), lambda n: None).rgb[0].double()
+        errors.append([(colour_corrected(rgb[part], truth[part].double()) - truth[part]).square().mean()
+                       for part in (torch.ones(30, dtype=torch.bool), mask)])  # fmt: skip
+    psnr = -10 * np.log10(np.array(errors)).mean(0)
+    found = psnr_of_rays(renderer, drawn, colour_correct=True)
+    assert [found["psnr_corrected"], found["psnr_corrected_masked"]] == pytest.approx(psnr, abs=1e-6)
+    plain = psnr_of_rays(renderer, drawn)
+    assert plain.items() < found.items()
+    assert found["psnr_corrected"] > plain["psnr"]

@@ -146,6 +146,7 @@ def build_scene(args: argparse.Namespace) -> Scene:
         allow_outside=args.allow_outside,
         near=args.near,
         far=args.far,
+        lindisp=args.lindisp,
     )
 
 
@@ -190,7 +191,8 @@ CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies matrices of bfloat16 faster than those of float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

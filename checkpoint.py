@@ -162,8 +162,11 @@ def read(path: str | Path) -> Checkpoint:
     if "checksum" in content and content["checksum"] != checksum(content):
         raise InputError(f"{path}: damaged, found other content than its checksum was made of (where the file "
                          "was changed on purpose, leave its entry 'checksum' out)")
-    if not isinstance(content["global_step"], int):
-        raise InputError(f"{path}: found {content['global_step']!r} as global_step, expected an integer")
+    if not isinstance(content["global_step"], int) or content["global_step"] < 0:
+        raise InputError(f"{path}: found {content['global_step']!r} as global_step, expected an integer >= 0")
+    options = content.get("options", {})
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise InputError(f"{path}: found options that are none, expected their names and values")
     return Checkpoint(path, completed_updates(path, content), content)
 
 

@@ -1,6 +1,7 @@
 """The one error that a user can cause, and how scripts end."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ class InputError(Exception):
 
 def exit_status(program: str, run: Callable[[], int]) -> int:
     """What a script exits with: what `run` returns; 2, after one line, where a file or option cannot be
-    used; 1, likewise, where the system fails (a full disk, say); 130 after Ctrl-C, 143 after SIGTERM."""
+    used; 1, likewise, where the system fails (a full disk or memory, say); 130 after Ctrl-C, 143 after SIGTERM."""
     try:
         return run()
     except InputError as error:
@@ -35,6 +36,19 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         return 130
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        advice = "lower netchunk, or N_rand and N_entropy; to render, chunk"
+        print(f"{program}: error: out of memory; {advice}", file=sys.stderr)
+        return 1
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether it says that a device's memory does not suffice. Torch's CPU allocator has no error of its own, and says
+    it in other words on each system."""
+    said = "out of memory|not enough memory|can't allocate memory"
+    return isinstance(error, MemoryError) or re.search(said, str(error)) is not None
 
 
 class Parser(argparse.ArgumentParser):

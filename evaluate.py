@@ -6,6 +6,7 @@ One code path for this script, for `--eval_only` and `--render_only`, and for ev
 import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
 import csv
+import itertools
 import json
 import math
 import os
@@ -87,8 +88,8 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
     """Render and measure views, and write their images and metrics.json to `folder`.
 
     facts: what the record says of the run beside its metrics; where a record of equal facts is there,
-    views in it are not rendered again, so that an evaluation that was stopped goes on.
-    Returns the record.
+    views in it are not rendered again, so that an evaluation that was stopped goes on. A record of other facts (of
+    another testskip, say) is kept as metrics_1.json. Returns the record.
     """
     height, width = renderer.size(scene)
     facts = facts | {
@@ -100,7 +101,10 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
     }
     if scene.depth:
         facts["true_depth"] = True  # a record from before there were metrics of depth is begun anew
-    record = read_record(folder, facts) or facts | {"seconds": 0.0, "device": str(renderer.device), "views": {}}
+    record = read_record(folder, facts)
+    if record is None:
+        set_aside(folder / "metrics.json")
+        record = facts | {"seconds": 0.0, "device": str(renderer.device), "views": {}}
     lpips, record["lpips_missing"] = load_lpips()
     todo = [view for view in views if scene.view_names[view] not in record["views"]]
     record["mean"], record["views_missing"], record["rendered_now"] = means(record["views"]), len(todo), len(todo)
@@ -154,6 +158,14 @@ def read_record(folder: Path, facts: dict) -> dict | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return record if same and complete else None
+
+
+def set_aside(path: Path) -> None:
+    """Give a file that would be overwritten, if there is one, the name with the first number that is free."""
+    if path.is_file():
+        aside = next(p for k in itertools.count(1) if not (p := path.with_stem(f"{path.stem}_{k}")).exists())
+        path.rename(aside)
+        say(f"the metrics of another evaluation are now in {aside}")
 
 
 def write_record(folder: Path, record: dict) -> None:
@@ -319,8 +331,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rays", type=POSITIVE, help="only the PSNR of so many random rays, at full size, of all the "
                         "views together; nothing is written")
     parser.add_argument("--views", type=COUNT, nargs="+", help="rays: of these views, by number, instead of a split's")
-    parser.add_argument("--colour_correct", action="store_true", help="rays: also the PSNR after each view's channels "
-                        "have been given the gain and offset that fit best, for photographs of another exposure")
+    parser.add_argument("--colour_correct", action="store_true", help="rays: also the PSNR of each view's "
+                        "channels with the gain and offset that fit best, for photographs of another exposure (of "
+                        "views with at least 50 rays)")
     parser.add_argument("--datadir", help="where the scene is now, if it has moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     given = parser.parse_args(argv)

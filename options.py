@@ -322,7 +322,8 @@ def parse_options(argv: list[str] | None = None) -> tuple[argparse.Namespace, li
     if "command_line" in settings:
         given |= {word[2:].split("=")[0] for word in argv if word.startswith("--")}
     check(args)
-    return args, warnings(args, given)
+    # In an args.txt all options are given.
+    return args, warnings(args, {name for name in given if getattr(args, name, None) != parser.get_default(name)})
 
 
 def unknown_option(word: str, parser: Parser, config: str | None) -> str:
@@ -420,9 +421,9 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
         ("smoothing", "smoothing_lambda", "1e-5"),
         ("entropy", "entropy_ray_zvals_lambda", "1e-3"),
     ):
-        if getattr(args, term) and weight not in given:
+        if getattr(args, term) and getattr(args, weight) == 1:
             notes.append(
-                f"WARNING: {term} is on and {weight} is not set. Its default of 1 drowns the colour loss and "
+                f"WARNING: {term} is on with {weight} 1, the default, which drowns the colour loss: "
                 f"training is likely to diverge; the shipped configs use about {usual}"
             )
     looking = ("render_test", "render_train", "render_mypath", "ckpt_render_iter")
@@ -440,7 +441,7 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
 
 
 def idle_options(args: argparse.Namespace, given: set[str]) -> list[str]:
-    """Options that were given but need another one that is off, each with which."""
+    """Options that were given another value than their default but need another one, each with which."""
     unseen = args.N_entropy and (args.entropy or args.distortion_lambda or args.depth_smooth_lambda)
     needs = {
         "entropy": (args.entropy, ("entropy_on", "entropy_skip_last", "entropy_start_iter", "entropy_ramp")),
@@ -449,6 +450,9 @@ def idle_options(args: argparse.Namespace, given: set[str]) -> list[str]:
         "occlusion_lambda": (args.occlusion_lambda, ("occlusion_samples",)),
         "distortion_lambda": (args.distortion_lambda, ("distortion_start_iter",)),
         "a loss of unseen rays": (unseen, ("unseen_poses",)),
+        "dataset_type llff": (args.dataset_type == "llff", ("factor", "spherify", "llffhold")),
+        "dataset_type dtu": (args.dataset_type == "dtu", ("dtu_intrinsics",)),
+        "dataset_type blender": (args.dataset_type == "blender", ("testskip", "allow_outside")),
     }
     return [f"{name} without {needed}" for needed, (there, names) in needs.items() if not there
             for name in names if name in given]  # fmt: skip

@@ -13,6 +13,8 @@ from rays import Rays, cameras_of, image_rays
 from render import Renderer
 from scene import Scene
 
+ENOUGH = 50  # rays, for the two numbers a channel that correct its colours
+
 
 class DrawnRays(NamedTuple):
     """Random rays of one view, the colours of their pixels (n 3), and on the CPU which its mask has (n), if any."""
@@ -45,7 +47,8 @@ def psnr_of_rays(
     """psnr and, where there are masks, psnr_masked: the mean of the views' PSNRs, as in a paper's table; psnr_pooled,
     that of the mean squared error. A view of which no ray is in the mask has no part in psnr_masked.
 
-    colour_correct: also psnr_corrected and psnr_corrected_masked, of colours corrected view by view.
+    colour_correct: also psnr_corrected and psnr_corrected_masked, of colours corrected view by view, of the views with
+    at least ENOUGH rays.
     """
     errors = defaultdict(list)
     for rays, pixels, mask in drawn:
@@ -54,7 +57,7 @@ def psnr_of_rays(
         parts = {"": slice(None)} | ({"_masked": mask} if mask is not None and mask.any() else {})
         for suffix, part in parts.items():
             errors[f"psnr{suffix}"].append(mean_squared_error(rgb[part], truth[part]))
-            if colour_correct:
+            if colour_correct and len(truth[part]) >= ENOUGH:
                 corrected = colour_corrected(rgb[part], truth[part])
                 errors[f"psnr_corrected{suffix}"].append(mean_squared_error(corrected, truth[part]))
     pooled = psnr_of_mse(sum(errors["psnr"]) / len(drawn))

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 import build
+from errors import out_of_memory
 from logs import say
 from rays import Cameras, Rays, cameras_of, image_rays
 from run_nerf_helpers import Image, Networks, Query, Sampling, render_image
@@ -58,11 +59,6 @@ class Renderer:
     def size(self, scene: Scene) -> tuple[int, int]:
         """Height and width of what is rendered."""
         return max(scene.height // self.factor, 1), max(scene.width // self.factor, 1)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether it says that a device's memory does not suffice; the CPU's allocator has no error of its own."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def make_renderer(args: argparse.Namespace, networks: Networks, scene: Scene) -> Renderer:

@@ -27,7 +27,7 @@ from metrics import psnr_of_mse
 from occupancy import Occupancy
 from options import as_config, parse_options
 from rays import SEEN, UNSEEN, RaySampler
-from render import out_of_memory, thumbnails
+from render import thumbnails
 from run_nerf_helpers import Networks, Query, Sampling, render_groups
 from scene import Scene, bounds_of
 
@@ -279,17 +279,21 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log, in
 
 
 def look(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, log: Log) -> bool:
-    """The pictures that are due, if any: a validation view for TensorBoard, the test views, the path video."""
-    if due(step, args.i_img):
-        log.images(step, thumbnails(args, networks, scene, (scene.val or scene.test)[0]))
-    if due(step, args.i_testset):
+    """The pictures that are due, if any: a validation view for TensorBoard, the test views, the path video. Neither a
+    test image that cannot be read nor a full disk may end the training."""
+    view = next(iter(scene.val or scene.test), None)
+    pictures = {
+        "thumbnails": (args.i_img, lambda: log.images(step, thumbnails(args, networks, scene, view))),
+        "test views": (args.i_testset, lambda: test(networks, args, scene, step, log)),
+        "video": (args.i_video, lambda: render_run_path(args, networks, scene, step, "path")),
+    }
+    wanted = {name: make for name, (every, make) in pictures.items() if due(step, every)}
+    for name, make in wanted.items():
         try:
-            test(networks, args, scene, step, log)
-        except InputError as error:  # a test image that cannot be read must not end the training
-            say(f"WARNING: the test views were not all evaluated: {error}")
-    if due(step, args.i_video):
-        render_run_path(args, networks, scene, step, "path")
-    return any(due(step, every) for every in (args.i_img, args.i_testset, args.i_video))
+            make()
+        except (InputError, OSError) as error:
+            say(f"WARNING: step {step}: not all {name} were made: {error}")
+    return bool(wanted)
 
 
 def test(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, log: Log) -> None:
@@ -344,14 +348,17 @@ def run_rendering(args: argparse.Namespace) -> int:
 def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, argv: list[str]) -> int:
     trainer = make_trainer(args, scene, device)
     describe(args, scene, trainer.networks, device)
-    found = build.find_checkpoint(args)
+    folder = build.run_folder(args)
+    newest, found = checkpoint.latest(folder), build.find_checkpoint(args)
     if found:
         resume(trainer, found, args)
         say(f"going on from {found.path}, step {trainer.step}")
     if trainer.step >= args.N_iters:
         say(f"nothing to do: step {trainer.step} of N_iters {args.N_iters} is reached")
         return 0
-    with sole_owner(make_folder(build.run_folder(args))):
+    with sole_owner(make_folder(folder)):
+        if checkpoint.latest(folder) != newest:
+            raise InputError(f"{folder}: another process has just trained there; the same command goes on from it")
         return train_in_folder(trainer, args, scene, argv)
 
 
@@ -415,14 +422,7 @@ def run(argv: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done; 1 a loss that is not finite, or a system that fails (disk, memory); 2 a file or
     option that cannot be used; 130 or 143 stopped."""
-    try:
-        return exit_status("run_nerf.py", lambda: run(sys.argv[1:] if argv is None else argv))
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        advice = "lower netchunk, or N_rand and N_entropy; to render, chunk"
-        print(f"run_nerf.py: error: out of memory; {advice}", file=sys.stderr)
-        return 1
+    return exit_status("run_nerf.py", lambda: run(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

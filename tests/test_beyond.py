@@ -12,6 +12,7 @@ import torch
 import build
 import images
 import reference
+from draws import DOUBLE, rand
 from load_blender import load_blender
 from load_dtu import load_dtu
 from load_scene import with_made_poses
@@ -37,12 +38,7 @@ from test_device import DEVICE, TINY, pretended_device  # noqa: F401
 from test_training import contents, losses_printed, options, same
 from unseen_poses import KINDS
 
-DOUBLE = torch.float64
 LOSSES = ["--entropy", "--entropy_ray_zvals_lambda", "0.01", "--smoothing", "--smoothing_lambda", "0.01"]
-
-
-def rand(*shape, seed=0, low=0.0, high=1.0):
-    return low + (high - low) * torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
 def alpha_scene():

@@ -185,6 +185,21 @@ def test_bad_files_are_named_and_nothing_in_them_is_executed(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    ({"global_step": -7}, "found -7 as global_step, expected an integer >= 0"),
+    ({"global_step": "7"}, "found '7' as global_step"),
+    ({"options": 3}, "found options that are none"),
+    ({"options": {3: 4}}, "found options that are none"),
+], ids=str)  # fmt: skip
+def test_odd_content_is_refused(tmp_path, change, message):
+    path = save_ours(tmp_path, 1, *our_networks())
+    content = torch.load(path, weights_only=True) | change
+    del content["checksum"]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=rf"000001\.tar: {message}"):
+        checkpoint.read(path)
+
+
 @pytest.mark.parametrize("fused", [True, None])
 def test_the_kernels_are_those_of_the_program_not_of_the_file(tmp_path, fused):
     """A file asks for no fused kernels; one that does is loaded without them where the program has none."""

@@ -136,6 +136,21 @@ def test_a_record_of_something_else_is_not_continued(logdir, monkeypatch, change
     assert rendered == [1, 2, 4, 5]
 
 
+def test_a_record_of_something_else_is_kept(logdir, capsys):
+    """A smaller evaluation, by options that do not show in the folder's name, does not cost the finished one."""
+    assert main([str(logdir)]) == 0
+    folder, finished = logdir / "testset_000002", record_of(logdir)
+    command = ["--config", str(logdir / "args.txt"), "--basedir", str(logdir.parent), "--eval_only"]
+    for number, views in ((1, ["1"]), (2, ["2"])):
+        before = record_of(logdir)
+        assert run_nerf.main([*command, "--test_scene", *views]) == 0
+        assert json.loads((folder / f"metrics_{number}.json").read_text()) == before
+        assert f"the metrics of another evaluation are now in {folder}/metrics_{number}.json" in capsys.readouterr().out
+    assert json.loads((folder / "metrics_1.json").read_text()) == finished
+    assert len(finished["views"]) == 4
+    assert list(record_of(logdir)["views"]) == ["000002"]
+
+
 def test_automatic_precision_is_recorded_as_what_it_is(logdir, monkeypatch):
     """Views of a machine with bfloat16 do not go on with views of one without."""
     command = ["--config", str(logdir / "args.txt"), "--basedir", str(logdir.parent), "--eval_only"]

@@ -1,5 +1,7 @@
 """What a run survives: being killed, a full disk, a removed folder, a second run, too little memory, a wrong clock."""
 
+import errno
+import itertools
 import resource
 import shutil
 import signal
@@ -14,16 +16,16 @@ import torch
 
 import checkpoint
 import evaluate
-import render
 import run_nerf
 import run_nerf_helpers
-from errors import InputError
+from errors import InputError, exit_status, out_of_memory
 from faults import options
 from files import sole_owner
 from run_nerf import Trainer, main
 from scenes import write_blender
 
 ROOT = Path(__file__).parent.parent
+PICTURES = ("i_img", "i_testset", "i_video")
 
 
 @pytest.fixture
@@ -84,6 +86,19 @@ def test_a_full_disk_at_the_end_is_one_line_and_status_1(folder, capsys, share):
     assert saved_steps(folder) == []
 
 
+def test_a_disk_too_full_for_pictures_does_not_end_training(folder, capsys, monkeypatch):
+    def failing(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for module, name in ((evaluate, "write_images"), (evaluate, "render_path"), (run_nerf, "thumbnails")):
+        monkeypatch.setattr(module, name, failing)
+    assert main(options(folder, "run", "--N_iters", "2", *(f"--{every}=1" for every in PICTURES))) == 0
+    text = capsys.readouterr().out
+    for step, what in itertools.product((1, 2), ("thumbnails", "test views", "video")):
+        assert f"WARNING: step {step}: not all {what} were made: [Errno 28] No space left on device" in text
+    assert saved_steps(folder) == [1, 2]
+
+
 def test_tensorboards_log_may_fail(folder, capsys):
     with full_disk(1_000):  # enough for its header
         log = run_nerf.Log(folder / "log", 0)
@@ -93,6 +108,24 @@ def test_tensorboards_log_may_fail(folder, capsys):
     text, errors = capsys.readouterr()
     assert text.count("WARNING: TensorBoard's log cannot be written: [Errno 27] File too large") == 1
     assert "Traceback" not in errors
+
+
+def test_a_run_that_another_process_has_just_trained(folder, capsys, monkeypatch):
+    """It ended between the reading of the checkpoint and the owning of the folder: its later one is not set aside."""
+    command = options(folder, "run", "--N_iters", "4")
+    assert main(options(folder, "run", "--N_iters", "2")) == 0
+    resume, run = run_nerf.resume, folder / "logs/run"
+
+    def slow(*given):
+        resume(*given)
+        shutil.copy(run / "000002.tar", run / "000003.tar")
+
+    monkeypatch.setattr(run_nerf, "resume", slow)
+    assert main(command) == 2
+    assert "another process has just trained there; the same command goes on from it" in capsys.readouterr().err
+    assert saved_steps(folder) == [2, 3]
+    monkeypatch.undo()
+    assert main(command) == 0
 
 
 def test_a_removed_folder_is_made_again(folder, capsys, monkeypatch):
@@ -162,7 +195,8 @@ def test_an_evaluation_that_is_stopped_goes_on(folder, capsys, monkeypatch, sign
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(),
-                                   RuntimeError("DefaultCPUAllocator: not enough memory: you tried")], ids=str)
+                                   RuntimeError("DefaultCPUAllocator: not enough memory: you tried"),  # Windows
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")], ids=str)
 def test_rendering_halves_its_blocks_where_memory_is_short(folder, capsys, monkeypatch, error):
     assert main(options(folder, "run", "--N_iters", "1", "--chunk", "64")) == 0
     images = {}
@@ -187,8 +221,14 @@ def test_rendering_halves_its_blocks_where_memory_is_short(folder, capsys, monke
     assert text.count("out of memory: rendering 32 rays at a time") == text.count("rendering 16 rays at a time") == 1
 
 
+def test_the_allocators_own_words_are_known(capsys):
+    """Those of this system, asked for more than any has."""
+    assert exit_status("program", lambda: torch.empty(10**15).numel()) == 1
+    assert capsys.readouterr().err.startswith("program: error: out of memory; lower netchunk")
+
+
 def test_another_error_of_rendering_is_not_taken_for_it():
-    assert not render.out_of_memory(RuntimeError("shapes do not match"))
+    assert not out_of_memory(RuntimeError("shapes do not match"))
 
 
 def test_a_clock_that_goes_backwards(folder, monkeypatch):

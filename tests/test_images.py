@@ -13,15 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from errors import InputError
 from images import half_intrinsics, half_size, nearest, on_background, read_pixels
 from rays import Pixels, cameras_of, image_rays
-from scenes import HEIGHT, WIDTH, memory_scene, random_pixels
-
-
-def refused(message: str):
-    """Expect an InputError of one line in which the pattern `message` is found."""
-    return pytest.raises(InputError, match=rf"\A.*{message}.*\Z")
+from scenes import HEIGHT, WIDTH, memory_scene, random_pixels, refused
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -18,12 +18,12 @@ from scenes import (
 DEFAULTS = {
     "maskdir": None, "half_res": False, "testskip": 8, "white_bkgd": False, "train_scene": None, "test_scene": None,
     "fewshot": 0, "fewshot_seed": 0, "unseen_poses": "no_test", "dtu_intrinsics": "shared",
-    "allow_outside": False, "near": None, "far": None,
+    "allow_outside": False, "near": None, "far": None, "lindisp": False,
 }  # fmt: skip
 CHANGED = {
     "half_res": True, "testskip": 3, "white_bkgd": True, "train_scene": [1], "test_scene": [3], "fewshot": 1,
     "fewshot_seed": 7, "unseen_poses": "all", "dtu_intrinsics": "per_view", "maskdir": "masks",
-    "allow_outside": True, "near": None, "far": None,
+    "allow_outside": True, "near": None, "far": None, "lindisp": False,
 }  # fmt: skip
 
 
@@ -73,3 +73,10 @@ def test_near_and_far_take_the_place_of_the_data_sets_own(tmp_path, given, expec
 def test_far_must_lie_behind_near(tmp_path, given, message):
     with refused(message):
         load_scene("blender", str(write_blender(tmp_path / "lego")), **DEFAULTS | given)
+
+
+def test_disparity_needs_a_near_above_0(tmp_path):
+    folder = str(write_blender(tmp_path / "lego"))
+    assert load_scene("blender", folder, **DEFAULTS | {"lindisp": True}).near == 2
+    with refused("--lindisp: found --near 0, expected more"):
+        load_scene("blender", folder, **DEFAULTS | {"lindisp": True, "near": 0.0})

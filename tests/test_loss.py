@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import reference
+from draws import DOUBLE, rand
 from loss import (
     Regularizer,
     active,
@@ -23,12 +24,7 @@ from loss import (
 )
 from run_nerf_helpers import Rendering
 
-DOUBLE = torch.float64
 ACC = torch.tensor([0.75, 0.91, 0.05, 0.0], dtype=DOUBLE)  # of four rays; all but the first two below 0.1
-
-
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
 def alphas(kind):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import occupancy
+from draws import seeded
 from occupancy import CELLS, EMPTY, EVERY, POINTS, WARM_UP, Occupancy
 from options import parse_options
 from rays import cameras_of, image_rays
@@ -38,10 +39,6 @@ class Ball(torch.nn.Module):
 
     def forward(self, points, viewdirs):
         return self.colour(points, None), self.density(points)
-
-
-def seeded():
-    return torch.Generator().manual_seed(0)
 
 
 def random_points(n=20000):

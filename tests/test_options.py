@@ -128,7 +128,7 @@ def test_options_without_effect_are_named_once(tmp_path):
 @pytest.mark.parametrize(("options", "warned"), [
     (["--smoothing"], True),
     (["--smoothing", "--smoothing_lambda", "1e-5"], False),
-    (["--smoothing", "--smoothing_lambda", "1"], False),
+    (["--smoothing", "--smoothing_lambda", "1"], True),
     (["--entropy"], True),
     (["--entropy", "--entropy_ray_zvals_lambda=0.001"], False),
 ], ids=str)  # fmt: skip
@@ -278,8 +278,21 @@ def test_the_reference_is_not_of_bfloat16():
     (["--smoothing_floor", "0.01", "--smoothing"], None),
     (["--unseen_poses", "spread", "--entropy", "--N_entropy", "0"], "unseen_poses without a loss of unseen rays"),
     (["--unseen_poses", "spread", "--entropy", "--entropy_ramp", "5"], None),
+    (["--factor", "4"], "factor without dataset_type llff"),
+    (["--dtu_intrinsics", "per_view"], "dtu_intrinsics without dataset_type dtu"),
+    (["--dataset_type", "dtu", "--testskip", "4"], "testskip without dataset_type blender"),
 ], ids=str)  # fmt: skip
 def test_options_that_need_another(given, named):
     _, notes = parse_options([*MINIMAL, *given])
     expected = [f"options with no effect here: {named}"] if named else []
     assert [note for note in notes if "no effect here" in note] == expected
+
+
+@pytest.mark.parametrize("weight", [None, "1", "0.5"])
+def test_an_args_txt_is_told_as_much_as_the_options_it_came_from(tmp_path, weight):
+    """It holds every option, those too that nobody gave."""
+    given = ["--smoothing", *(["--smoothing_lambda", weight] if weight else [])]
+    args, notes = parse_options([*MINIMAL, *given])
+    (tmp_path / "args.txt").write_text(as_config(args))
+    assert parse_options(["--config", str(tmp_path / "args.txt")])[1] == notes
+    assert any("smoothing_lambda 1, the default" in note for note in notes) == (weight != "0.5")

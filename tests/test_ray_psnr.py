@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import ray_psnr
 from draws import rand
 from ray_psnr import colour_corrected, draw_rays, psnr_of_rays
 from rays import cameras_of, image_rays
@@ -87,9 +88,10 @@ def test_colour_correction_undoes_an_exposure():
     assert colour_corrected(rgb, 3 * rgb - 1).max() == 1
 
 
-def test_corrected_psnr_is_of_each_view_and_of_its_mask(renderer):
+def test_corrected_psnr_is_of_each_view_and_of_its_mask(renderer, monkeypatch):
     index = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
     drawn = draw_rays(replace(memory_scene(), mask=lambda view: index % (view + 2) == 0), (2, 5), 61, 0.5, CPU)
+    monkeypatch.setattr(ray_psnr, "ENOUGH", 5)
     errors = []
     for rays, truth, mask in drawn:
         rgb = renderer.image(rays, 1, len(rays), lambda n: None).rgb[0].double()
@@ -101,3 +103,12 @@ def test_corrected_psnr_is_of_each_view_and_of_its_mask(renderer):
     plain = psnr_of_rays(renderer, drawn)
     assert plain.items() < found.items()
     assert found["psnr_corrected"] > plain["psnr"]
+
+
+def test_few_rays_are_not_corrected(renderer):
+    """Two rays are fitted exactly, which says nothing."""
+    drawn = draw_rays(memory_scene(), (0, 1), 98, 0.5, CPU) + draw_rays(memory_scene(), (2,), 50, 0.5, CPU)
+    assert [len(part.rays) for part in drawn] == [49, 49, 50]
+    alone = psnr_of_rays(renderer, drawn[2:], colour_correct=True)["psnr_corrected"]
+    assert psnr_of_rays(renderer, drawn, colour_correct=True)["psnr_corrected"] == alone
+    assert "psnr_corrected" not in psnr_of_rays(renderer, drawn[:2], colour_correct=True)

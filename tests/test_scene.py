@@ -5,14 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from errors import InputError
 from scene import choose_views, unseen_pool
-from scenes import memory_scene
-
-
-def refused(message: str):
-    """Expect an InputError of one line in which the pattern `message` is found."""
-    return pytest.raises(InputError, match=rf"\A.*{message}.*\Z")
+from scenes import memory_scene, refused
 
 
 @pytest.mark.parametrize(

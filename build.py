@@ -130,7 +130,7 @@ def build_generators(seed: int, device: torch.device) -> Generators:
 
 
 def build_scene(args: argparse.Namespace) -> Scene:
-    return load_scene(
+    scene = load_scene(
         args.dataset_type,
         args.datadir,
         maskdir=args.maskdir,
@@ -146,8 +146,10 @@ def build_scene(args: argparse.Namespace) -> Scene:
         allow_outside=args.allow_outside,
         near=args.near,
         far=args.far,
-        lindisp=args.lindisp,
     )
+    if args.lindisp and not scene.near:
+        raise InputError("--lindisp: found --near 0, expected more: there is no disparity at depth 0")
+    return scene
 
 
 def build_networks(args: argparse.Namespace, device: torch.device, generator: torch.Generator) -> Networks:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from errors import InputError
-from files import atomic_file, make_folder
+from files import atomic_file, free_path, make_folder
 from version import VERSION
 
 OUR_KEYS = {"version", "options", "random_states", "sampler"}
@@ -232,7 +232,7 @@ def set_aside(folder: Path, step: int) -> Path | None:
                   and not path.name.startswith("superseded_")]
     else:
         return None
-    aside = next(p for k in range(1, 10**6) if not (p := folder / f"superseded_{k}").exists())
+    aside = free_path(folder / "superseded")
     aside.mkdir()
     for path in later:
         path.rename(aside / path.name)

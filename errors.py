@@ -39,7 +39,7 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        advice = "lower netchunk, or N_rand and N_entropy; to render, chunk"
+        advice = "lower netchunk, N_rand and N_entropy, or netwidth; to render, chunk"
         print(f"{program}: error: out of memory; {advice}", file=sys.stderr)
         return 1
 

@@ -6,7 +6,6 @@ One code path for this script, for `--eval_only` and `--render_only`, and for ev
 import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
 import csv
-import itertools
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from tqdm import tqdm
 import build
 import checkpoint
 from errors import InputError, Parser, exit_status
-from files import atomic_file, make_folder
+from files import atomic_file, free_path, make_folder
 from images import nearest
 from interrupt import Interrupt
 from logs import say
@@ -163,9 +162,7 @@ def read_record(folder: Path, facts: dict) -> dict | None:
 def set_aside(path: Path) -> None:
     """Give a file that would be overwritten, if there is one, the name with the first number that is free."""
     if path.is_file():
-        aside = next(p for k in itertools.count(1) if not (p := path.with_stem(f"{path.stem}_{k}")).exists())
-        path.rename(aside)
-        say(f"the metrics of another evaluation are now in {aside}")
+        say(f"the metrics of another evaluation are now in {path.rename(free_path(path))}")
 
 
 def write_record(folder: Path, record: dict) -> None:

@@ -1,5 +1,6 @@
 """Writing files so that nothing is lost: whole or not at all, never where it cannot be, and by one run at a time."""
 
+import itertools
 import os
 import platform
 import tempfile
@@ -53,6 +54,11 @@ def make_folder(folder: Path) -> Path:
         reason = f"cannot write to {folder} ({error.strerror}), expected a writable folder"
         raise InputError(f"--basedir: {reason}") from error
     return folder
+
+
+def free_path(path: Path) -> Path:
+    """NAME_1.SUFFIX beside `path`, or with the first number that is not taken."""
+    return next(p for k in itertools.count(1) if not (p := path.with_stem(f"{path.stem}_{k}")).exists())
 
 
 @contextmanager

@@ -26,10 +26,9 @@ def load_scene(
     allow_outside: bool,
     near: float | None,
     far: float | None,
-    lindisp: bool,
 ) -> Scene:
     """Load a scene of any supported data set; the options keep their command-line names. `near` and `far` take the
-    place of the data set's own where they are not None; `lindisp`: whether they are sampled in disparity."""
+    place of the data set's own where they are not None."""
     common = {
         "half_res": half_res,
         "white_bkgd": white_bkgd,
@@ -50,8 +49,6 @@ def load_scene(
         raise InputError(f"--dataset_type {dataset_type}: not supported yet, expected blender or dtu")
     if near is not None or far is not None:
         scene = between(scene, near, far)
-    if lindisp and not scene.near:
-        raise InputError("--lindisp: found --near 0, expected more: there is no disparity at depth 0")
     return with_made_poses(scene, unseen_poses) if unseen_poses in KINDS else scene
 
 

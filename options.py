@@ -317,13 +317,8 @@ def parse_options(argv: list[str] | None = None) -> tuple[argparse.Namespace, li
     for action in parser._actions:  # of the word --, as argparse has it
         if isinstance(getattr(args, action.dest, None), list) and action.nargs != "*":
             raise InputError(f"--{action.dest}: found '--', expected a value")
-    settings = parser.get_source_to_settings_dict()
-    given = {name for source, values in settings.items() if source != "defaults" for name in values}
-    if "command_line" in settings:
-        given |= {word[2:].split("=")[0] for word in argv if word.startswith("--")}
     check(args)
-    # In an args.txt all options are given.
-    return args, warnings(args, {name for name in given if getattr(args, name, None) != parser.get_default(name)})
+    return args, warnings(args, {name for name, value in vars(args).items() if value != parser.get_default(name)})
 
 
 def unknown_option(word: str, parser: Parser, config: str | None) -> str:
@@ -411,10 +406,10 @@ def check_writable_in_config(name: str, value: str) -> None:
         raise InputError(f"--{name}: found {value!r}, expected what a config file can hold (no quotes, # or [])")
 
 
-def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
-    """What a user should know before the run starts."""
+def warnings(args: argparse.Namespace, changed: set[str]) -> list[str]:
+    """What a user should know before the run starts. changed: the options that are not at their defaults."""
     notes = []
-    named = [name for name in NO_EFFECT if name in given]
+    named = [name for name in NO_EFFECT if name in changed]
     if named:
         notes.append(f"options with no effect (nor had they in the released code): {', '.join(named)}")
     for term, weight, usual in (
@@ -430,7 +425,7 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
     looking = [name for name in looking if getattr(args, name)]
     if looking and not (args.render_only or args.eval_only):
         notes.append(f"options with no effect without render_only: {', '.join(looking)}")
-    idle = idle_options(args, given)
+    idle = idle_options(args, changed)
     if idle:
         notes.append("options with no effect here: " + "; ".join(idle))
     if args.precrop_iters and not args.no_batching:
@@ -440,8 +435,8 @@ def warnings(args: argparse.Namespace, given: set[str]) -> list[str]:
     return notes
 
 
-def idle_options(args: argparse.Namespace, given: set[str]) -> list[str]:
-    """Options that were given another value than their default but need another one, each with which."""
+def idle_options(args: argparse.Namespace, changed: set[str]) -> list[str]:
+    """Options that were changed but need another one, each with which."""
     unseen = args.N_entropy and (args.entropy or args.distortion_lambda or args.depth_smooth_lambda)
     needs = {
         "entropy": (args.entropy, ("entropy_on", "entropy_skip_last", "entropy_start_iter", "entropy_ramp")),
@@ -455,7 +450,7 @@ def idle_options(args: argparse.Namespace, given: set[str]) -> list[str]:
         "dataset_type blender": (args.dataset_type == "blender", ("testskip", "allow_outside")),
     }
     return [f"{name} without {needed}" for needed, (there, names) in needs.items() if not there
-            for name in names if name in given]  # fmt: skip
+            for name in names if name in changed]  # fmt: skip
 
 
 def as_config(args: argparse.Namespace) -> str:

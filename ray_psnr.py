@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metrics import psnr_of_mse
+from metrics import mse, psnr_of_mse
 from rays import Rays, cameras_of, image_rays
 from render import Renderer
 from scene import Scene
@@ -56,10 +56,10 @@ def psnr_of_rays(
         truth = pixels.cpu().double()
         parts = {"": slice(None)} | ({"_masked": mask} if mask is not None and mask.any() else {})
         for suffix, part in parts.items():
-            errors[f"psnr{suffix}"].append(mean_squared_error(rgb[part], truth[part]))
+            errors[f"psnr{suffix}"].append(mse(rgb[part], truth[part]))
             if colour_correct and len(truth[part]) >= ENOUGH:
                 corrected = colour_corrected(rgb[part], truth[part])
-                errors[f"psnr_corrected{suffix}"].append(mean_squared_error(corrected, truth[part]))
+                errors[f"psnr_corrected{suffix}"].append(mse(corrected, truth[part]))
     pooled = psnr_of_mse(sum(errors["psnr"]) / len(drawn))
     return {name: mean_psnr(of_views) for name, of_views in errors.items()} | {"psnr_pooled": pooled}
 
@@ -70,10 +70,6 @@ def colour_corrected(rgb: Tensor, truth: Tensor) -> Tensor:
     centred = rgb - rgb.mean(0)
     gain = (centred * truth).sum(0) / centred.square().sum(0).clamp(min=1e-12)
     return (truth.mean(0) + gain * centred).clamp(0, 1)
-
-
-def mean_squared_error(rgb: Tensor, truth: Tensor) -> float:
-    return float((rgb - truth).square().mean())
 
 
 def mean_psnr(errors: list[float]) -> float:

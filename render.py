@@ -77,11 +77,11 @@ def make_renderer(args: argparse.Namespace, networks: Networks, scene: Scene) ->
     )
 
 
-def thumbnails(args: argparse.Namespace, networks: Networks, scene: Scene, view: int) -> dict[str, np.ndarray]:
-    """A view in at most THUMBNAIL pixels across, h w 3 uint8: rgb, depth and acc."""
+def thumbnails(args: argparse.Namespace, networks: Networks, scene: Scene) -> dict[str, np.ndarray]:
+    """The first validation (or test) view in at most THUMBNAIL pixels across, h w 3 uint8: rgb, depth and acc."""
     factor = -(-max(scene.height, scene.width) // THUMBNAIL)
     renderer = replace(make_renderer(args, networks, scene), factor=factor)
-    image = renderer.view(scene, view)
+    image = renderer.view(scene, (scene.val or scene.test)[0])
     acc = eight_bit(image.acc)[..., None].repeat(3, axis=-1)
     return {"rgb": eight_bit(image.rgb), "depth": depth_colours(unit_depth(image, scene)), "acc": acc}
 

@@ -281,9 +281,8 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log, in
 def look(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, log: Log) -> bool:
     """The pictures that are due, if any: a validation view for TensorBoard, the test views, the path video. Neither a
     test image that cannot be read nor a full disk may end the training."""
-    view = next(iter(scene.val or scene.test), None)
     pictures = {
-        "thumbnails": (args.i_img, lambda: log.images(step, thumbnails(args, networks, scene, view))),
+        "thumbnails": (args.i_img, lambda: log.images(step, thumbnails(args, networks, scene))),
         "test views": (args.i_testset, lambda: test(networks, args, scene, step, log)),
         "video": (args.i_video, lambda: render_run_path(args, networks, scene, step, "path")),
     }

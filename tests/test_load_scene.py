@@ -4,26 +4,22 @@ import inspect
 
 import pytest
 
+import build
 from load_blender import load_blender
 from load_dtu import load_dtu
 from load_scene import load_scene
-from scenes import (
-    HEIGHT,
-    WIDTH,
-    refused,
-    write_blender,
-    write_dtu,
-)
+from options import parse_options
+from scenes import HEIGHT, WIDTH, refused, write_blender, write_dtu
 
 DEFAULTS = {
     "maskdir": None, "half_res": False, "testskip": 8, "white_bkgd": False, "train_scene": None, "test_scene": None,
     "fewshot": 0, "fewshot_seed": 0, "unseen_poses": "no_test", "dtu_intrinsics": "shared",
-    "allow_outside": False, "near": None, "far": None, "lindisp": False,
+    "allow_outside": False, "near": None, "far": None,
 }  # fmt: skip
 CHANGED = {
     "half_res": True, "testskip": 3, "white_bkgd": True, "train_scene": [1], "test_scene": [3], "fewshot": 1,
     "fewshot_seed": 7, "unseen_poses": "all", "dtu_intrinsics": "per_view", "maskdir": "masks",
-    "allow_outside": True, "near": None, "far": None, "lindisp": False,
+    "allow_outside": True, "near": None, "far": None,
 }  # fmt: skip
 
 
@@ -76,7 +72,8 @@ def test_far_must_lie_behind_near(tmp_path, given, message):
 
 
 def test_disparity_needs_a_near_above_0(tmp_path):
-    folder = str(write_blender(tmp_path / "lego"))
-    assert load_scene("blender", folder, **DEFAULTS | {"lindisp": True}).near == 2
+    folder = write_blender(tmp_path / "lego")
+    command = ["--expname", "x", "--dataset_type", "blender", "--datadir", str(folder), "--lindisp"]
+    assert build.build_scene(parse_options(command)[0]).near == 2
     with refused("--lindisp: found --near 0, expected more"):
-        load_scene("blender", folder, **DEFAULTS | {"lindisp": True, "near": 0.0})
+        build.build_scene(parse_options([*command, "--near", "0"])[0])

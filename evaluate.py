@@ -19,7 +19,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import build
 import checkpoint
@@ -27,7 +26,7 @@ from errors import InputError, Parser, exit_status
 from files import atomic_file, free_path, make_folder
 from images import nearest
 from interrupt import Interrupt
-from logs import say
+from logs import progress_bar, say
 from metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim
 from options import COUNT, POSITIVE, parse_options
 from ray_psnr import draw_rays, psnr_of_rays
@@ -109,7 +108,8 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
     record["mean"], record["views_missing"], record["rendered_now"] = means(record["views"]), len(todo), len(todo)
     if not todo:  # one that was damaged, or of views that are no longer asked for
         write_record(folder, record)
-    with tqdm(total=len(todo) * height * width, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
+    n_rays = len(todo) * height * width
+    with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
         for number, view in enumerate(todo, 1):
             start, name = time.perf_counter(), scene.view_names[view]
             rendered = renderer.view(scene, view, bar.update)
@@ -302,7 +302,7 @@ def estimate(
     views = chosen or views_of(scene, kind)
     renderer = make_renderer(args, networks, scene)
     drawn = draw_rays(scene, views, n_rays, args.pixel_center, renderer.device)
-    with tqdm(total=sum(len(part.rays) for part in drawn), unit="ray", unit_scale=True, leave=False) as bar:
+    with progress_bar(total=sum(len(part.rays) for part in drawn), unit="ray", unit_scale=True, leave=False) as bar:
         return {"step": step, "views": views, "mean": psnr_of_rays(renderer, drawn, bar.update, colour_correct)}
 
 

@@ -1,5 +1,6 @@
 """Where numbers go: TensorBoard always, Weights & Biases only if asked for; and lines beside a progress bar."""
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,6 +12,11 @@ from tqdm import tqdm
 def say(text: str) -> None:
     """Print a line without breaking a progress bar."""
     tqdm.write(text)
+
+
+def progress_bar(**options) -> tqdm:
+    """A bar of tqdm; where nobody watches it, in a log file say, a line in half a minute."""
+    return tqdm(dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 30, **options)
 
 
 class Log:

@@ -9,11 +9,10 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import build
 from errors import out_of_memory
-from logs import say
+from logs import progress_bar, say
 from rays import Cameras, Rays, cameras_of, image_rays
 from run_nerf_helpers import Image, Networks, Query, Sampling, render_image
 from scene import Scene
@@ -121,7 +120,8 @@ def render_path(renderer: Renderer, scene: Scene, folder: Path) -> None:
     """Render the scene's video path to `folder`. Frames come from the first training view's intrinsics."""
     height, width = renderer.size(scene)
     frames = {"rgb": [], "depth": []}
-    with tqdm(total=len(scene.path) * height * width, unit="ray", unit_scale=True, desc="video", leave=False) as bar:
+    n_rays = len(scene.path) * height * width
+    with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="video", leave=False) as bar:
         for pose in scene.path:
             image = renderer.render(path_camera(scene, pose, renderer), scene, bar.update)
             frames["rgb"].append(eight_bit(image.rgb))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 import build
 import checkpoint
@@ -21,7 +20,7 @@ from errors import InputError, exit_status
 from evaluate import evaluate_checkpoint, evaluate_run, render_run_path, table
 from files import atomic_file, make_folder, sole_owner
 from interrupt import Interrupt, Stopped
-from logs import Log, say, start_wandb
+from logs import Log, progress_bar, say, start_wandb
 from loss import Regularizer, loss_terms, needed_groups, total_loss
 from metrics import psnr_of_mse
 from occupancy import Occupancy
@@ -259,9 +258,7 @@ def due(step: int, every: int) -> bool:
 
 def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log, interrupt: Interrupt) -> None:
     """Steps until N_iters, with a line, scalars, checkpoints and test views when they are due."""
-    bar = tqdm(total=args.N_iters, initial=trainer.step, unit="step", desc="training", dynamic_ncols=True,
-               mininterval=0.2 if sys.stderr.isatty() else 30)
-    with bar:
+    with progress_bar(total=args.N_iters, initial=trainer.step, unit="step", desc="training") as bar:
         clock = time.perf_counter()
         while trainer.step < args.N_iters:
             with interrupt.held():

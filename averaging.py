@@ -1,6 +1,7 @@
 """A running average of the weights, to render with: single steps, of few rays each, leave noise in them."""
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from run_nerf_helpers import Networks
 
@@ -19,10 +20,7 @@ class WeightAverage:
         for average, new in zip(networks.parameters(), source.parameters(), strict=True):
             average.requires_grad_(False).copy_(new)
 
-    @torch.no_grad()
     def update(self, networks: Networks, step: int) -> None:
-        """Take in the weights after update `step`, and show the frequencies of that step."""
-        self.networks.set_step(step)
+        """Take in the weights after update `step`."""
         keep = min(self.decay, (1 + step) / (10 + step))
-        for average, new in zip(self.networks.parameters(), networks.parameters(), strict=True):
-            average.lerp_(new, 1 - keep)
+        get_ema_multi_avg_fn(keep)(self.networks.parameters(), networks.parameters(), None)

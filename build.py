@@ -42,9 +42,15 @@ from visual_hull import carved_cells
 
 
 def build_device(name: str) -> torch.device:
-    """auto: CUDA when there is one, else the CPU."""
+    """auto: CUDA when there is a GPU that works, else the CPU."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        device = torch.device("cuda")
+        fault = fault_of(device)
+        if fault:
+            say(f"WARNING: the GPU cannot be used ({fault}): going on with the CPU")
+        return torch.device("cpu") if fault else device
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -57,7 +63,19 @@ def build_device(name: str) -> torch.device:
         raise InputError(f"--device {name}: found {torch.cuda.device_count()} CUDA devices, expected one of them")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"--device {name}: found no MPS device, expected auto or cpu on this machine")
+    fault = fault_of(device)
+    if fault:
+        raise InputError(f"--device {name}: found a device that cannot be used ({fault}), expected auto or cpu")
     return device
+
+
+def fault_of(device: torch.device) -> str | None:
+    """Why a device that is there computes nothing: this PyTorch has no kernels for a GPU, say, or others hold it."""
+    try:
+        torch.zeros(1, device=device).add_(1)
+    except RuntimeError as error:
+        return str(error).strip().split("\n")[0]
+    return None
 
 
 def run_folder(args: argparse.Namespace) -> Path:
@@ -192,7 +210,7 @@ CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies matrices of bfloat16 faster than those of float32."""
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_available():
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -103,7 +103,7 @@ def evaluate_views(renderer: Renderer, scene: Scene, views: Sequence[int], folde
     if record is None:
         set_aside(folder / "metrics.json")
         record = facts | {"seconds": 0.0, "device": str(renderer.device), "views": {}}
-    lpips, record["lpips_missing"] = load_lpips()
+    lpips, record["lpips_missing"] = load_lpips(renderer.device)
     todo = [view for view in views if scene.view_names[view] not in record["views"]]
     record["mean"], record["views_missing"], record["rendered_now"] = means(record["views"]), len(todo), len(todo)
     if not todo:  # one that was damaged, or of views that are no longer asked for

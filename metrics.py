@@ -92,8 +92,8 @@ def floaters(depth: np.ndarray, acc: np.ndarray, true_depth: np.ndarray, near: f
     return float((gap > FLOATER * (far - near)).mean()) if np.isfinite(gap).all() else math.nan
 
 
-def load_lpips() -> tuple[Callable | None, str | None]:
-    """LPIPS (VGG) as a function of two images, or None and the reason. Never downloads anything."""
+def load_lpips(device: torch.device) -> tuple[Callable | None, str | None]:
+    """LPIPS (VGG), on the device, as a function of two images, or None and the reason. Never downloads anything."""
     try:
         import lpips
     except ImportError:
@@ -103,11 +103,11 @@ def load_lpips() -> tuple[Callable | None, str | None]:
         return None, f"the weights of VGG-16 are not at {weights}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = lpips.LPIPS(net="vgg", verbose=False).eval()
+        model = lpips.LPIPS(net="vgg", verbose=False).eval().to(device)
 
     @torch.no_grad()
     def distance(image: np.ndarray, truth: np.ndarray) -> float:
-        pair = [torch.as_tensor(np.asarray(x, np.float32)).movedim(-1, 0)[None] * 2 - 1 for x in (image, truth)]
-        return float(model(*pair))
+        pair = (torch.as_tensor(np.asarray(x, np.float32)).to(device) for x in (image, truth))
+        return float(model(*(x.movedim(-1, 0)[None] * 2 - 1 for x in pair)))
 
     return distance, None

@@ -59,8 +59,11 @@ class Trainer:
 
     @property
     def rendered(self) -> Networks:
-        """The networks to look at: those of averaged weights, where there are such."""
-        return self.average.networks if self.average else self.networks
+        """The networks to look at: those of averaged weights, where there are such, with the step's frequencies."""
+        if self.average is None:
+            return self.networks
+        self.average.networks.set_step(self.step)
+        return self.average.networks
 
     def train_step(self) -> tuple[dict, dict]:
         """One update, with other rays where the gradient of the first ones is not finite; returns the terms of the
@@ -123,7 +126,7 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
     return Trainer(
         networks=networks,
         optimizer=torch.optim.Adam(
-            networks.parameters(), lr=args.lrate, betas=(0.9, 0.999), fused=True if device.type == "cpu" else None
+            networks.parameters(), lr=args.lrate, betas=(0.9, 0.999), fused=device.type in ("cpu", "cuda") or None
         ),
         sampler=build.build_sampler(args, scene, device),
         regularizers=build.build_regularizers(args, scene),
@@ -303,17 +306,19 @@ def test(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, 
 
 def report(trainer: Trainer, args: argparse.Namespace, log: Log, bar, terms, renderings, rate: float) -> None:
     """The progress bar; a line and scalars when they are due."""
-    step, loss = trainer.step, float(total_loss(terms))
-    psnr = psnr_of_mse(float(terms["colour_fine"][1]))
-    bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", rays=f"{rate:.0f}/s", refresh=False)
+    step = trainer.step
+    to_wandb, to_print = log.wandb_run is not None and due(step, args.i_wandb), due(step, args.i_print)
+    bar_is_due = step == args.N_iters or time.time() - bar.last_print_t >= bar.mininterval
+    if to_wandb or to_print or bar_is_due:  # else nobody sees the numbers, and a GPU need not be waited for
+        loss, psnr = float(total_loss(terms)), psnr_of_mse(float(terms["colour_fine"][1]))
+        bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", rays=f"{rate:.0f}/s", refresh=False)
     bar.update()
-    to_wandb = log.wandb_run is not None and due(step, args.i_wandb)
-    if not to_wandb and not due(step, args.i_print):
+    if not to_wandb and not to_print:
         return
     scalars = scalars_of(trainer, terms, renderings, args.entropy_acc_threshold, rate)
     if to_wandb:
         log.wandb(step, scalars)
-    if due(step, args.i_print):
+    if to_print:
         log.tensorboard(step, scalars)
         parts = "  ".join(f"{name} {float(value):.4g}" for name, (_, value) in terms.items())
         say(f"step {step}  loss {loss:.4f}  psnr {psnr:.2f}  {parts}  {rate:.0f} rays/s")

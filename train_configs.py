@@ -83,7 +83,7 @@ class Run:
 def parse_arguments(words: list[str]) -> argparse.Namespace:
     parser = Parser(prog="train.sh", usage=USAGE, description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--gpus", type=gpu_list, metavar="0,1", help="train one config on each of these GPUs at a time")
+    parser.add_argument("--gpus", type=gpu_list, metavar="0,1", help="train one config on each of these GPUs (nvidia-smi) at a time")
     parser.add_argument("paths", nargs="*", metavar="FOLDER | FILE",
                         help="configs, or folders of them (*.txt); by default configs/infonerf/synthetic")
     parser.epilog = "OPTION: an option of run_nerf.py, for each run, such as -- --N_iters 1000"
@@ -256,6 +256,8 @@ def begin(job: Job, gpu: str | None, prefix: bool, command: Sequence[str], optio
         return None
     where = "" if gpu is None else f" on GPU {gpu}"
     say(f"== {job.shown}: from step {job.step} of {job.args.N_iters}{where}, log {job.folder / 'train.log'}")
+    if gpu is not None and job.args.device == "auto":
+        options = [*options, "--device", "cuda"]  # auto would be the CPU where there is no such GPU
     try:
         return start(job, gpu, prefix, [*command, "--config", str(job.path), *options])
     except OSError as error:
@@ -268,7 +270,7 @@ def start(job: Job, gpu: str | None, prefix: bool, command: list[str]) -> Run:
     """Start a job's process; its log goes on where an earlier one's ended."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
+        environment |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # counted as nvidia-smi does
     job.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as on_failure:
         log = on_failure.enter_context(open(job.folder / "train.log", "ab", buffering=0))

@@ -6,6 +6,7 @@ The device is CUDA where torch is built with it. A CPU build cannot index tensor
 was built without; there, a device registered for the purpose stands in.
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ import build
 import occupancy
 import rays
 import sparse
+from errors import InputError
 from options import parse_options
 from ray_psnr import draw_rays
 from rays import cameras_of, image_rays
@@ -114,3 +116,23 @@ def test_rays_to_measure_lie_on_the_device(pretended_device):
     [part] = draw_rays(scene, [1], 5, 0.5, DEVICE)
     assert {part.rays.origins.device, part.rays.directions.device, part.truth.device} == {DEVICE}
     assert (part.truth.shape, part.mask.device.type) == ((5, 3), "cpu")
+
+
+def no_kernels(*_, **__):
+    raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+
+
+def test_a_gpu_that_computes_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "zeros", no_kernels)
+    assert build.build_device("auto") == torch.device("cpu")
+    assert re.search(r"WARNING: the GPU cannot be used \(CUDA error: no kernel .* device\)", capsys.readouterr().out)
+    with pytest.raises(InputError, match=r"--device cuda:0: found a device that cannot be used \(CUDA error"):
+        build.build_device("cuda:0")
+
+
+def test_precision_on_a_gpu_that_is_only_pretended(monkeypatch):
+    """PyTorch for CUDA on a machine without one: asking the driver would be an error."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not build.has_bfloat16(torch.device("cuda:0"))

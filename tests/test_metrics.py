@@ -132,4 +132,4 @@ def test_depth_that_is_not_finite_has_no_metrics():
 
 def test_lpips_says_why_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
-    assert load_lpips() == (None, "the lpips package is not installed")
+    assert load_lpips(torch.device("cpu")) == (None, "the lpips package is not installed")

@@ -40,6 +40,7 @@ def wait_for(path):
         assert time.monotonic() < end
         time.sleep(0.01)
 
+print(name, "device", args.device, os.environ.get("CUDA_DEVICE_ORDER"))
 print(name, "out", os.environ.get("CUDA_VISIBLE_DEVICES"))
 print(name, "first\\rsecond\\r\\n\\x1b[A", end="", file=sys.stderr)
 received = []
@@ -199,6 +200,17 @@ def test_a_free_gpu_takes_the_next_config_and_lines_are_prefixed(tmp_path, capfd
     assert f"{files[2]} | c out GPU-1-2" in outputs  # two configs are called c
     assert order(tmp_path)[2] == "c"
     assert {name: cells[0] for name, cells in table(text).items()} == dict.fromkeys("abc", "done")
+
+
+@pytest.mark.parametrize(("words", "device", "expected"), [
+    (["--gpus", "0"], "auto", "a | a device cuda PCI_BUS_ID"), (["--gpus", "0"], "cpu", "a | a device cpu PCI_BUS_ID"),
+    ([], "auto", "a device auto None"),
+])  # fmt: skip
+def test_a_run_on_a_gpu_never_falls_back_to_the_cpu(tmp_path, capfd, fake, monkeypatch, words, device, expected):
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    folder = write_configs(tmp_path / "configs", "a")
+    assert main([*words, str(folder), "--", "--device", device], fake) == 0
+    assert expected in capfd.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(("name", "sent", "status"), [

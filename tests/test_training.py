@@ -379,6 +379,12 @@ def test_cuda_without_cuda(blender, tmp_path, capsys):
     assert "found no CUDA device" in capsys.readouterr().err
 
 
+def test_the_bar_of_a_short_run_ends_with_its_numbers(blender, tmp_path, capsys):
+    assert main(options(blender, tmp_path, "--no_batching", "--N_iters", "3", "--i_print", "0")) == 0
+    last = capsys.readouterr().err.strip().split("\r")[-1]
+    assert re.search(r"3/3 .* loss=0\.\d{4}, psnr=\d+\.\d\d, rays=\d+/s", last)
+
+
 def test_args_txt_that_is_a_folder(blender, tmp_path, capsys):
     command = options(blender, tmp_path, "--no_batching", "--N_iters", "1")
     (tmp_path / "logs/run/args.txt").mkdir(parents=True)

@@ -83,7 +83,8 @@ class Run:
 def parse_arguments(words: list[str]) -> argparse.Namespace:
     parser = Parser(prog="train.sh", usage=USAGE, description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--gpus", type=gpu_list, metavar="0,1", help="train one config on each of these GPUs (nvidia-smi) at a time")
+    parser.add_argument("--gpus", type=gpu_list, metavar="0,1",
+                        help="train one config on each of these GPUs at a time, by nvidia-smi's numbers")
     parser.add_argument("paths", nargs="*", metavar="FOLDER | FILE",
                         help="configs, or folders of them (*.txt); by default configs/infonerf/synthetic")
     parser.epilog = "OPTION: an option of run_nerf.py, for each run, such as -- --N_iters 1000"

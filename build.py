@@ -46,11 +46,11 @@ def build_device(name: str) -> torch.device:
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        device = torch.device("cuda")
-        fault = fault_of(device)
-        if fault:
-            say(f"WARNING: the GPU cannot be used ({fault}): going on with the CPU")
-        return torch.device("cpu") if fault else device
+        fault = fault_of(torch.device("cuda"))
+        if fault is None:
+            return torch.device("cuda")
+        say(f"WARNING: the GPU cannot be used ({fault}): going on with the CPU")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -7,13 +7,18 @@ as much as the product itself; oneDNN applies both to what is still in the proce
 import torch
 from torch import Tensor, nn
 
+from run_nerf_helpers import linear_relu as plain_linear_relu
+from run_nerf_helpers import side_by_side
 
-def linear_relu(layer: nn.Linear, x: Tensor) -> Tensor:
-    """n i -> n o: relu(layer(x)), differentiable, in the dtype of autocast where that is on."""
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    if x.device.type != "cpu" or not has_kernel(dtype):
-        return layer(x).relu_()
-    return LinearReLU.apply(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
+
+def linear_relu(layer: nn.Linear, *inputs: Tensor) -> Tensor:
+    """n i, side by side -> n o: relu(layer(inputs)), differentiable, in the dtype of autocast where that is on."""
+    device, dtype = inputs[0].device.type, inputs[0].dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    if device != "cpu" or not has_kernel(dtype):
+        return plain_linear_relu(layer, *inputs)
+    return LinearReLU.apply(layer.weight.to(dtype), layer.bias.to(dtype), *(x.to(dtype) for x in inputs))
 
 
 def has_kernel(dtype: torch.dtype) -> bool:
@@ -24,12 +29,17 @@ def has_kernel(dtype: torch.dtype) -> bool:
 
 
 class LinearReLU(torch.autograd.Function):
-    """x n i, weight o i, bias o, all of one dtype -> n o."""
+    """weight o i, bias o, inputs n i side by side, all of one dtype -> n o.
+
+    An input that needs no gradient, as the encoded point that joins a layer's input, costs nothing on the way back.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx, weight: Tensor, bias: Tensor, *inputs: Tensor) -> Tensor:
+        x = side_by_side(inputs)
         # What torch.compile makes of a layer and its ReLU; the tests hold it to the plain one.
         y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
+        ctx.sizes = [part.shape[-1] for part in inputs]
         ctx.save_for_backward(x, weight, y)
         return y
 
@@ -37,7 +47,8 @@ class LinearReLU(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_y: Tensor):
         x, weight, y = ctx.saved_tensors
+        by_weight, by_bias, *by_input = ctx.needs_input_grad
         d_z = torch.ops.aten.threshold_backward(d_y, y, 0)
-        d_x = d_z @ weight if ctx.needs_input_grad[0] else None
-        d_weight = d_z.t() @ x if ctx.needs_input_grad[1] else None
-        return d_x, d_weight, d_z.sum(0) if ctx.needs_input_grad[2] else None
+        d_inputs = [d_z @ columns if needed else None
+                    for columns, needed in zip(weight.split(ctx.sizes, dim=1), by_input, strict=True)]  # fmt: skip
+        return d_z.t() @ x if by_weight else None, d_z.sum(0) if by_bias else None, *d_inputs

@@ -6,7 +6,7 @@ options, data sets or devices: results lie where the rays lie.
 Source: NeRF (Mildenhall et al., ECCV 2020), as in the released InfoNeRF (CVPR 2022).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -51,12 +51,17 @@ def band_weights(n_freqs: int, shown: float) -> list[float]:
     return [1.0] * 3 + [min(max(shown - k, 0.0), 1.0) for k in range(n_freqs) for _ in range(6)]
 
 
-Layer = Callable[[nn.Linear, Tensor], Tensor]
+Layer = Callable[..., Tensor]  # of an nn.Linear and its inputs
 
 
-def linear_relu(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A hidden layer, in the plainest way; fused.py has a faster one."""
-    return layer(x).relu_()
+def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
+    """... i, one or more -> ... and the sum of the i."""
+    return inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=-1)
+
+
+def linear_relu(layer: nn.Linear, *inputs: Tensor) -> Tensor:
+    """A hidden layer of inputs side by side, in the plainest way; fused.py has a faster one."""
+    return layer(side_by_side(inputs)).relu_()
 
 
 def output(layer: nn.Linear, h: Tensor) -> Tensor:
@@ -135,7 +140,7 @@ class NeRF(nn.Module):
         h = hidden(self.pts_linears[0], encoded)
         encoded = encoded.to(h.dtype)
         for i, layer in enumerate(self.pts_linears[1:], start=1):
-            h = hidden(layer, torch.cat([encoded, h], dim=-1) if i in self.joined else h)
+            h = hidden(layer, encoded, h) if i in self.joined else hidden(layer, h)
         return h
 
     def density(self, h: Tensor) -> Tensor:
@@ -154,8 +159,7 @@ class NeRF(nn.Module):
         if not self.use_viewdirs:
             return output(self.output_linear, h)[..., :3]
         features = self.feature_linear(h)
-        inputs = torch.cat([features, views.to(features.dtype)], dim=-1)
-        return output(self.rgb_linear, hidden(self.views_linears[0], inputs))
+        return output(self.rgb_linear, hidden(self.views_linears[0], features, views.to(features.dtype)))
 
 
 def make_linear(n_in: int, n_out: int, generator: torch.Generator | None, device) -> nn.Linear:

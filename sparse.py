@@ -14,8 +14,10 @@ Axes: r rays, s samples along a ray; n points, flat.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,10 +53,9 @@ class SparseQuery:
             index = numbers_of(self.occupancy.occupied(points))
             points, noise = points[index], None if noise is None else noise[index]
         samples = Samples(network, points, index // z.shape[1], views, noise)
-        if torch.is_grad_enabled() and self.occupancy is not None and len(points) <= self.block:
-            rgb, density = at_once(samples, self)
-        else:
-            rgb, density = Evaluate.apply(self, samples, *network.parameters())
+        workers = n_workers(z.device, len(points) * size_of(network))
+        once = torch.is_grad_enabled() and self.occupancy is not None and len(points) <= self.block * workers
+        rgb, density = Evaluate.apply(self, samples, workers, once, *network.parameters())
         if self.occupancy is not None:
             density = density.new_full(z.shape, -torch.inf).flatten().index_copy(0, index, density)
             rgb = None if rgb is None else rgb.new_zeros(z.numel(), 3).index_copy(0, index, rgb)
@@ -78,36 +79,39 @@ class Samples:
         colour = None if self.views is None else self.network.colour(h, self.views[self.ray[index]], linear_relu)
         return colour, self.network.density(h)
 
+    def nothing(self) -> tuple[Tensor | None, Tensor]:
+        """Raw colour and density of all points, the colours 0, the densities yet to be written."""
+        colour = None if self.views is None else self.points.new_zeros(len(self.points), 3)
+        return colour, self.points.new_empty(len(self.points))
 
-def at_once(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
-    """Samples -> raw colour n 3 and density n, with the graph of a single evaluation."""
-    n = len(samples.points)
-    index = padded(torch.arange(n, device=samples.points.device), min(ROUND, query.block))
-    with precision(query.dtype, index.device):
-        rgb, density = samples.raw(index)
-    return None if rgb is None else rgb[:n], density[:n]
+    def blocks(self, query: SparseQuery, workers: int) -> list[tuple[Tensor, int]]:
+        """The numbers of all points, as of blocks_of."""
+        return blocks_of(torch.arange(len(self.points), device=self.points.device), query.block, workers)
 
 
 class Evaluate(torch.autograd.Function):
-    """Samples -> raw colour n 3 and density n, differentiable by the network's parameters."""
+    """Samples -> raw colour n 3 and density n, differentiable by the network's parameters. once: keep the graph."""
 
     @staticmethod
-    def forward(ctx, query: SparseQuery, samples: Samples, *parameters: Tensor):
+    def forward(ctx, query: SparseQuery, samples: Samples, workers: int, once: bool, *parameters: Tensor):
         ctx.set_materialize_grads(False)
-        ctx.query, ctx.samples = query, samples
+        ctx.query, ctx.samples, ctx.kept = query, samples, None
         ctx.save_for_backward(*parameters)  # where they have changed since, autograd refuses
-        return evaluate(samples, query)
+        if not once:
+            return evaluate(samples, workers, query)
+        rgb, density, ctx.kept = evaluate_once(samples, workers, query)
+        return rgb, density
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_rgb: Tensor | None, d_density: Tensor | None):
-        needed = [i for i, wanted in enumerate(ctx.needs_input_grad[2:]) if wanted]
+        needed = [i for i, wanted in enumerate(ctx.needs_input_grad[4:]) if wanted]
         parameters = ctx.saved_tensors
         gradients = [None] * len(parameters)
-        found = gradients_of(ctx.samples, [parameters[i] for i in needed], d_rgb, d_density, ctx.query)
+        found = gradients_of(ctx.samples, [parameters[i] for i in needed], d_rgb, d_density, ctx.query, ctx.kept)
         for i, gradient in zip(needed, found, strict=True):
             gradients[i] = gradient
-        return None, None, *gradients
+        return None, None, None, None, *gradients
 
 
 ROUND = 512  # rows: of a number of rows that it has not met, oneDNN first compiles a matrix product, for milliseconds
@@ -129,11 +133,10 @@ def blocks_of(index: Tensor, most: int, workers: int) -> list[tuple[Tensor, int]
     return [(padded(part, multiple), len(part)) for part in index.split(max(size, 1))]
 
 
-def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
+def evaluate(samples: Samples, workers: int, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
     """Density everywhere; colour where the density with its noise is above 0."""
     points, network, views = samples.points, samples.network, samples.views
-    density = points.new_empty(len(points))
-    rgb = None if views is None else points.new_zeros(len(points), 3)
+    rgb, density = samples.nothing()
 
     @torch.no_grad()
     def work(blocks: Sequence[tuple[Tensor, int]]) -> None:
@@ -150,15 +153,46 @@ def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tenso
                 colour = network.colour(h[rows], views[samples.ray[index[rows]]], linear_relu)
                 rgb[index[dense]] = colour[: len(dense)].to(rgb.dtype)
 
-    workers = n_workers(points.device, len(points) * size_of(network))
-    share_out(work, blocks_of(torch.arange(len(points), device=points.device), query.block, workers), workers)
+    share_out(work, samples.blocks(query, workers), workers)
     return rgb, density
 
 
+class Kept(NamedTuple):
+    """A block that has been evaluated: the numbers of its points, how many of them are no padding, and their raw
+    colour and density with the graph."""
+
+    index: Tensor
+    n: int
+    outputs: tuple[Tensor | None, Tensor]
+
+
+def evaluate_once(
+    samples: Samples, workers: int, query: SparseQuery
+) -> tuple[Tensor | None, Tensor, list[Kept]]:
+    """Density and colour everywhere, and the blocks with their graphs."""
+    rgb, density = samples.nothing()
+
+    def work(blocks: Sequence[tuple[Tensor, int]]) -> list[Kept]:
+        kept = []
+        for index, n in blocks:
+            with torch.enable_grad(), precision(query.dtype, index.device):
+                outputs = samples.raw(index)
+            for whole, part in zip((rgb, density), outputs, strict=True):
+                if whole is not None:
+                    whole[index[:n]] = part.detach()[:n].to(whole.dtype)
+            kept.append(Kept(index, n, outputs))
+        return kept
+
+    kept = share_out(work, samples.blocks(query, workers), workers)
+    return rgb, density, list(itertools.chain.from_iterable(kept))
+
+
 def gradients_of(
-    samples: Samples, parameters: list[Tensor], d_rgb: Tensor | None, d_density: Tensor | None, query: SparseQuery
+    samples: Samples, parameters: list[Tensor], d_rgb: Tensor | None, d_density: Tensor | None, query: SparseQuery,
+    kept: list[Kept] | None = None,
 ) -> list[Tensor | None]:
-    """Gradients by the parameters, summed over the points at which one of the outputs has a gradient.
+    """Gradients by the parameters, summed over the points at which one of the outputs has a gradient, or over the
+    blocks that were kept.
 
     None for parameters that the outputs do not depend on; 0 where no point is left."""
     raw_gradients = (d_rgb, d_density)
@@ -166,17 +200,22 @@ def gradients_of(
     if not matters:
         return [None] * len(parameters)
 
-    def work(blocks: Sequence[tuple[Tensor, int]]) -> list[Tensor | None]:
+    def again(block: tuple[Tensor, int]) -> Kept:
+        with torch.enable_grad(), precision(query.dtype, samples.points.device):
+            return Kept(*block, samples.raw(block[0]))
+
+    def work(blocks: Sequence[tuple[Tensor, int] | Kept]) -> list[Tensor | None]:
         total = [None] * len(parameters)
-        for index, n in blocks:
-            with torch.enable_grad(), precision(query.dtype, samples.points.device):
-                outputs = samples.raw(index)
+        for block in blocks:
+            index, n, outputs = block if isinstance(block, Kept) else again(block)
             outputs, given = zip(*[(out, part(d, index, n).to(out.dtype))
                                    for out, d in zip(outputs, raw_gradients, strict=True)
                                    if out is not None and d is not None], strict=True)  # fmt: skip
             total = add(total, torch.autograd.grad(outputs, parameters, given, allow_unused=True))
         return total
 
+    if kept is not None:
+        return functools.reduce(add, share_out(work, kept, len(kept)))
     index = numbers_of(torch.stack(matters).any(0))
     workers = n_workers(index.device, len(index) * size_of(samples.network))
     return functools.reduce(add, share_out(work, blocks_of(index, query.block, workers), workers))

@@ -58,6 +58,22 @@ def test_which_inputs_have_gradients():
     torch.testing.assert_close(layer.bias.grad, torch.where(plain(layer, x) > 0, d_y, 0).sum(0))
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("constant", [[0], [1], [0, 2], []], ids=str)
+def test_inputs_side_by_side(dtype, tolerance, constant):
+    """Those that are constant get no gradient; all others that of the whole input's columns."""
+    layer, x, d_y = case(11, 12, 5, dtype)
+    parts = [part.clone() for part in x.detach().split([3, 5, 4], dim=1)]
+    wanted = [part.requires_grad_() for i, part in enumerate(parts) if i not in constant]
+    y = fused.linear_relu(layer, *parts)
+    whole = plain(layer, x)
+    torch.testing.assert_close(y, whole, rtol=tolerance, atol=tolerance)
+    ours = torch.autograd.grad(y, (*wanted, *layer.parameters()), d_y)
+    d_x, *theirs = torch.autograd.grad(whole, (x, *layer.parameters()), d_y)
+    columns = [part for i, part in enumerate(d_x.split([3, 5, 4], dim=1)) if i not in constant]
+    torch.testing.assert_close(ours, (*columns, *theirs), rtol=tolerance, atol=tolerance)
+
+
 def test_nothing_is_fused_where_there_is_no_kernel(monkeypatch):
     assert not fused.has_kernel(torch.float64)
     layer, x, _ = case(7, 5, 4)

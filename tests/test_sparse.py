@@ -19,6 +19,14 @@ DOUBLE = torch.float64
 SAMPLES = 8
 
 
+@pytest.fixture
+def set_threads():
+    """Sets the number of threads until the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 def networks_of(kind: str, use_viewdirs: bool = True, dtype=DOUBLE) -> Networks:
     """mixed: density above 0 at about half of all points. empty: nowhere. solid: rays end at their first sample."""
     networks = small_networks(6, use_viewdirs, DOUBLE)
@@ -54,6 +62,11 @@ def assert_same_gradients(ours, theirs, tolerance):
             torch.testing.assert_close(one, other, rtol=0, atol=tolerance * scale)
 
 
+def assert_equal_gradients(ours, theirs):
+    for one, other in zip(ours[1], theirs[1], strict=True):
+        assert one is other is None or torch.equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("smoothing", "batching", "noise", "white", "use_viewdirs"),
     itertools.product([None, NearPixel(3), MovedPose(0.1)], *[[False, True]] * 4),
@@ -75,18 +88,32 @@ def test_gradients_of_rays_that_miss_or_hit_at_once(kind, dtype, tolerance):
     assert (largest == 0) == (kind == "empty")
 
 
-@pytest.mark.parametrize("block", [7, 10**6])
-def test_gradients_within_a_grid(block, monkeypatch):
-    """Samples that a grid leaves are evaluated twice, in blocks, or once, where a block holds them all."""
-    calls, at_once = [], sparse.at_once
-    monkeypatch.setattr(sparse, "at_once", lambda *given: calls.append(given) or at_once(*given))
+@pytest.mark.parametrize(("block", "threads"), [(7, 1), (10**6, 1), (10**6, 3)])
+def test_gradients_within_a_grid(block, threads, monkeypatch, set_threads):
+    """Samples that a grid leaves are evaluated twice, in blocks, or once, where a block a thread holds them all."""
+    kept, evaluate_once = [], sparse.evaluate_once
+    monkeypatch.setattr(sparse, "evaluate_once", lambda *given: kept.append(evaluate_once(*given)) or kept[-1])
+    monkeypatch.setattr(sparse, "ROUND", 4)
+    monkeypatch.setattr(workers, "LEAST_WORK", 0)
+    set_threads(threads)
     everywhere = Occupancy(torch.tensor([[-100.0] * 3, [100.0] * 3], dtype=DOUBLE))
     for use_viewdirs, smoothing in itertools.product((False, True), (None, NearPixel(3))):
         networks = networks_of("mixed", use_viewdirs)
         dense = gradients(networks, DenseQuery(), smoothing=smoothing)
-        ours = gradients(networks, SparseQuery(block, None, everywhere), smoothing=smoothing)
+        ours, again = (
+            gradients(networks, SparseQuery(block, None, everywhere), smoothing=smoothing) for _ in range(2)
+        )
         assert_same_gradients(ours, dense, 1e-10)
-    assert bool(calls) == (block > 7)
+        assert_equal_gradients(ours, again)
+    assert {len(blocks) for _, _, blocks in kept} == ({threads} if block > 7 else set())
+
+
+def test_pictures_keep_no_graph(monkeypatch):
+    monkeypatch.setattr(sparse, "evaluate_once", None)
+    everywhere = Occupancy(torch.tensor([[-100.0] * 3, [100.0] * 3], dtype=DOUBLE))
+    network, rays = networks_of("mixed").coarse, Rays(torch.zeros(2, 3, dtype=DOUBLE), torch.eye(3).double()[:2], 1, 2)
+    with torch.no_grad():
+        SparseQuery(10**6, None, everywhere)(network, rays, torch.ones(2, 4, dtype=DOUBLE))
 
 
 @pytest.mark.parametrize("block", [1, 3, 10**6])
@@ -96,20 +123,16 @@ def test_blocks_do_not_matter(block):
     assert_same_gradients(gradients(networks, SparseQuery(block), smoothing=NearPixel(3)), dense, 1e-10)
 
 
-def test_threads_do_not_matter(monkeypatch):
+def test_threads_do_not_matter(monkeypatch, set_threads):
     """Blocks that threads of their own evaluate: the same gradients, in the same order of sums every time."""
     monkeypatch.setattr(workers, "LEAST_WORK", 0)
-    networks, threads = networks_of("mixed"), torch.get_num_threads()
+    networks = networks_of("mixed")
     dense = gradients(networks, DenseQuery(), smoothing=NearPixel(3))
-    try:
-        torch.set_num_threads(3)
-        ours, again = (gradients(networks, SparseQuery(7), smoothing=NearPixel(3)) for _ in range(2))
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(threads)
+    set_threads(3)
+    ours, again = (gradients(networks, SparseQuery(7), smoothing=NearPixel(3)) for _ in range(2))
+    assert torch.get_num_threads() == 3
     assert_same_gradients(ours, dense, 1e-10)
-    for one, other in zip(ours[1], again[1], strict=True):
-        assert one is other is None or torch.equal(one, other)
+    assert_equal_gradients(ours, again)
 
 
 @pytest.mark.parametrize("n", [0, 1, 9, 10, 11, 25])

@@ -53,13 +53,30 @@ class SparseQuery:
             index = numbers_of(self.occupancy.occupied(points))
             points, noise = points[index], None if noise is None else noise[index]
         samples = Samples(network, points, index // z.shape[1], views, noise)
-        workers = n_workers(z.device, len(points) * size_of(network))
+        workers = self.workers(points, network)
         once = torch.is_grad_enabled() and self.occupancy is not None and len(points) <= self.block * workers
         rgb, density = Evaluate.apply(self, samples, workers, once, *network.parameters())
         if self.occupancy is not None:
             density = density.new_full(z.shape, -torch.inf).flatten().index_copy(0, index, density)
             rgb = None if rgb is None else rgb.new_zeros(z.numel(), 3).index_copy(0, index, rgb)
         return None if rgb is None else rgb.unflatten(0, z.shape), density.unflatten(0, z.shape)
+
+    def workers(self, points: Tensor, network: NeRF) -> int:
+        """How many threads evaluate the points. A multiplication in bfloat16 counts as half a one."""
+        return n_workers(points.device, len(points) * size_of(network) / (2 if self.dtype else 1))
+
+    @property
+    def multiple(self) -> int:
+        """A block's number of rows is a multiple of this: of a number that it has not met, oneDNN first compiles a
+        matrix product, for up to a millisecond in float32, two in bfloat16."""
+        return min(512 if self.dtype else 128, self.block)
+
+    def blocks(self, index: Tensor, workers: int) -> list[tuple[Tensor, int]]:
+        """Numbers of points in padded blocks, small enough that each of `workers` threads has some; each with how many
+        of its numbers are no padding."""
+        most, size = self.block - self.block % self.multiple, -(-len(index) // workers)
+        size = min(most, size + -size % self.multiple)
+        return [(padded(part, self.multiple), len(part)) for part in index.split(max(size, 1))]
 
 
 @dataclass(frozen=True)
@@ -84,9 +101,9 @@ class Samples:
         colour = None if self.views is None else self.points.new_zeros(len(self.points), 3)
         return colour, self.points.new_empty(len(self.points))
 
-    def blocks(self, query: SparseQuery, workers: int) -> list[tuple[Tensor, int]]:
-        """The numbers of all points, as of blocks_of."""
-        return blocks_of(torch.arange(len(self.points), device=self.points.device), query.block, workers)
+    def numbers(self) -> Tensor:
+        """Of all points, n."""
+        return torch.arange(len(self.points), device=self.points.device)
 
 
 class Evaluate(torch.autograd.Function):
@@ -114,23 +131,10 @@ class Evaluate(torch.autograd.Function):
         return None, None, None, None, *gradients
 
 
-ROUND = 512  # rows: of a number of rows that it has not met, oneDNN first compiles a matrix product, for milliseconds
-
-
 def padded(index: Tensor, multiple: int) -> Tensor:
     """Numbers, the last of them repeated until there is a multiple of `multiple`."""
     missing = -len(index) % multiple
     return torch.cat([index, index[-1:].expand(missing)]) if missing else index
-
-
-def blocks_of(index: Tensor, most: int, workers: int) -> list[tuple[Tensor, int]]:
-    """Numbers of points in padded blocks of at most `most`, small enough that each of `workers` threads has some; each
-    with how many of its numbers are no padding."""
-    multiple = min(ROUND, most)
-    most -= most % multiple
-    size = -(-len(index) // workers)
-    size = min(most, size + -size % multiple)
-    return [(padded(part, multiple), len(part)) for part in index.split(max(size, 1))]
 
 
 def evaluate(samples: Samples, workers: int, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
@@ -149,11 +153,11 @@ def evaluate(samples: Samples, workers: int, query: SparseQuery) -> tuple[Tensor
                     continue
                 noisy = raw if samples.noise is None else raw + samples.noise[index]
                 dense = numbers_of(noisy[:n] > 0)
-                rows = padded(dense, min(ROUND, query.block))
+                rows = padded(dense, query.multiple)
                 colour = network.colour(h[rows], views[samples.ray[index[rows]]], linear_relu)
                 rgb[index[dense]] = colour[: len(dense)].to(rgb.dtype)
 
-    share_out(work, samples.blocks(query, workers), workers)
+    share_out(work, query.blocks(samples.numbers(), workers), workers)
     return rgb, density
 
 
@@ -183,7 +187,7 @@ def evaluate_once(
             kept.append(Kept(index, n, outputs))
         return kept
 
-    kept = share_out(work, samples.blocks(query, workers), workers)
+    kept = share_out(work, query.blocks(samples.numbers(), workers), workers)
     return rgb, density, list(itertools.chain.from_iterable(kept))
 
 
@@ -217,8 +221,8 @@ def gradients_of(
     if kept is not None:
         return functools.reduce(add, share_out(work, kept, len(kept)))
     index = numbers_of(torch.stack(matters).any(0))
-    workers = n_workers(index.device, len(index) * size_of(samples.network))
-    return functools.reduce(add, share_out(work, blocks_of(index, query.block, workers), workers))
+    workers = query.workers(index, samples.network)
+    return functools.reduce(add, share_out(work, query.blocks(index, workers), workers))
 
 
 def size_of(network: NeRF) -> int:

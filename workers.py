@@ -13,17 +13,17 @@ import torch
 
 Block, Result = TypeVar("Block"), TypeVar("Result")
 MOST = 8  # with more threads, Python itself would be what they wait for
-LEAST_WORK = 2.5e8  # multiplications of a thread: with fewer, Python's part of each operation is the greater one
+LEAST_WORK = 1.25e8  # multiplications of a thread in float32: with fewer, threads wait for each other's Python
 
 
 def n_workers(device: torch.device, work: float) -> int:
-    """On a CPU as many as leave the fewest of PyTorch's threads idle, for `work` multiplications in all; elsewhere,
-    and where there is little work, the caller alone."""
+    """On a CPU as many as leave the fewest of PyTorch's threads idle, each with LEAST_WORK or more of the `work`
+    multiplications; elsewhere the caller alone."""
     if device.type != "cpu":
         return 1
     threads = torch.get_num_threads()
-    workers = max(range(1, min(threads, MOST) + 1), key=lambda workers: (threads // workers * workers, workers))
-    return workers if work >= workers * LEAST_WORK else 1
+    most = max(1, min(threads, MOST, int(work / LEAST_WORK)))
+    return max(range(1, most + 1), key=lambda workers: (threads // workers * workers, workers))
 
 
 def limit(threads: int) -> None:

@@ -1,6 +1,7 @@
 """SparseQuery against DenseQuery: the same gradients and pictures, for less work."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -93,8 +94,8 @@ def test_gradients_within_a_grid(block, threads, monkeypatch, set_threads):
     """Samples that a grid leaves are evaluated twice, in blocks, or once, where a block a thread holds them all."""
     kept, evaluate_once = [], sparse.evaluate_once
     monkeypatch.setattr(sparse, "evaluate_once", lambda *given: kept.append(evaluate_once(*given)) or kept[-1])
-    monkeypatch.setattr(sparse, "ROUND", 4)
-    monkeypatch.setattr(workers, "LEAST_WORK", 0)
+    monkeypatch.setattr(SparseQuery, "multiple", 4)
+    monkeypatch.setattr(workers, "LEAST_WORK", 1)
     set_threads(threads)
     everywhere = Occupancy(torch.tensor([[-100.0] * 3, [100.0] * 3], dtype=DOUBLE))
     for use_viewdirs, smoothing in itertools.product((False, True), (None, NearPixel(3))):
@@ -125,7 +126,7 @@ def test_blocks_do_not_matter(block):
 
 def test_threads_do_not_matter(monkeypatch, set_threads):
     """Blocks that threads of their own evaluate: the same gradients, in the same order of sums every time."""
-    monkeypatch.setattr(workers, "LEAST_WORK", 0)
+    monkeypatch.setattr(workers, "LEAST_WORK", 1)
     networks = networks_of("mixed")
     dense = gradients(networks, DenseQuery(), smoothing=NearPixel(3))
     set_threads(3)
@@ -139,14 +140,23 @@ def test_threads_do_not_matter(monkeypatch, set_threads):
 def test_blocks(n):
     """Every number once, in blocks of one size but for the last, and padding that repeats a number."""
     index = torch.arange(100, 100 + n)
-    blocks = sparse.blocks_of(index, 10, 1)
+    blocks = SparseQuery(10).blocks(index, 1)
     assert torch.equal(torch.cat([block[:size] for block, size in blocks]), index)
     assert {len(block) for block, _ in blocks} == {10 if n else 0}
     assert all(torch.equal(block[size:], block[size - 1 : size].expand(len(block) - size)) for block, size in blocks)
 
 
+def test_bfloat16_counts_as_half_the_work(set_threads):
+    set_threads(2)
+    point, network = torch.zeros(1, 3), networks_of("mixed").coarse
+    enough = math.ceil(2 * workers.LEAST_WORK / sparse.size_of(network))
+    for n, dtype, expected in ((enough, None, 2), (enough - 1, None, 1), (2 * enough, torch.bfloat16, 2),
+                               (2 * enough - 2, torch.bfloat16, 1)):  # fmt: skip
+        assert SparseQuery(8192, dtype).workers(point.expand(n, 3), network) == expected
+
+
 def test_blocks_are_never_greater_than_asked_for():
-    assert max(len(block) for block, _ in sparse.blocks_of(torch.arange(3000), 700, 2)) == 512
+    assert max(len(block) for block, _ in SparseQuery(700).blocks(torch.arange(3000), 2)) == 640
 
 
 @pytest.mark.parametrize("use_viewdirs", [True, False])

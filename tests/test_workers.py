@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from workers import limit, n_workers, share_out
+from workers import LEAST_WORK, limit, n_workers, share_out
 
 CPU = torch.device("cpu")
 
@@ -62,6 +62,12 @@ def test_no_thread_is_left_idle(monkeypatch, threads, expected):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert n_workers(CPU, 1e12) == expected
     assert n_workers(CPU, 1e6) == n_workers(torch.device("meta"), 1e12) == 1
+
+
+@pytest.mark.parametrize(("parts", "expected"), [(0, 1), (1.9, 1), (2, 2), (3, 2), (5.5, 4), (8, 8), (50, 8)])
+def test_no_thread_has_too_little_to_do(monkeypatch, parts, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert n_workers(CPU, parts * LEAST_WORK) == expected
 
 
 def test_an_error_is_the_callers(four_threads):

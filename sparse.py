@@ -218,11 +218,9 @@ def gradients_of(
             total = add(total, torch.autograd.grad(outputs, parameters, given, allow_unused=True))
         return total
 
-    if kept is not None:
-        return functools.reduce(add, share_out(work, kept, len(kept)))
-    index = numbers_of(torch.stack(matters).any(0))
+    index = samples.numbers() if kept else numbers_of(torch.stack(matters).any(0))
     workers = query.workers(index, samples.network)
-    return functools.reduce(add, share_out(work, query.blocks(index, workers), workers))
+    return functools.reduce(add, share_out(work, kept or query.blocks(index, workers), workers))
 
 
 def size_of(network: NeRF) -> int:

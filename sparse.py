@@ -17,7 +17,6 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,9 +52,9 @@ class SparseQuery:
             index = numbers_of(self.occupancy.occupied(points))
             points, noise = points[index], None if noise is None else noise[index]
         samples = Samples(network, points, index // z.shape[1], views, noise)
-        workers = self.workers(points, network)
-        once = torch.is_grad_enabled() and self.occupancy is not None and len(points) <= self.block * workers
-        rgb, density = Evaluate.apply(self, samples, workers, once, *network.parameters())
+        few = len(points) <= self.block * self.workers(points, network)
+        once = torch.is_grad_enabled() and self.occupancy is not None and few
+        rgb, density = Evaluate.apply(self, samples, once, *network.parameters())
         if self.occupancy is not None:
             density = density.new_full(z.shape, -torch.inf).flatten().index_copy(0, index, density)
             rgb = None if rgb is None else rgb.new_zeros(z.numel(), 3).index_copy(0, index, rgb)
@@ -96,6 +95,11 @@ class Samples:
         colour = None if self.views is None else self.network.colour(h, self.views[self.ray[index]], linear_relu)
         return colour, self.network.density(h)
 
+    def with_graph(self, index: Tensor, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
+        """The same, differentiable, in the query's precision."""
+        with torch.enable_grad(), precision(query.dtype, index.device):
+            return self.raw(index)
+
     def nothing(self) -> tuple[Tensor | None, Tensor]:
         """Raw colour and density of all points, the colours 0, the densities yet to be written."""
         colour = None if self.views is None else self.points.new_zeros(len(self.points), 3)
@@ -110,25 +114,25 @@ class Evaluate(torch.autograd.Function):
     """Samples -> raw colour n 3 and density n, differentiable by the network's parameters. once: keep the graph."""
 
     @staticmethod
-    def forward(ctx, query: SparseQuery, samples: Samples, workers: int, once: bool, *parameters: Tensor):
+    def forward(ctx, query: SparseQuery, samples: Samples, once: bool, *parameters: Tensor):
         ctx.set_materialize_grads(False)
-        ctx.query, ctx.samples, ctx.kept = query, samples, None
+        ctx.query, ctx.samples, ctx.kept = query, samples, []
         ctx.save_for_backward(*parameters)  # where they have changed since, autograd refuses
         if not once:
-            return evaluate(samples, workers, query)
-        rgb, density, ctx.kept = evaluate_once(samples, workers, query)
+            return evaluate(samples, query)
+        rgb, density, ctx.kept = evaluate_once(samples, query)
         return rgb, density
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_rgb: Tensor | None, d_density: Tensor | None):
-        needed = [i for i, wanted in enumerate(ctx.needs_input_grad[4:]) if wanted]
+        needed = [i for i, wanted in enumerate(ctx.needs_input_grad[3:]) if wanted]
         parameters = ctx.saved_tensors
         gradients = [None] * len(parameters)
         found = gradients_of(ctx.samples, [parameters[i] for i in needed], d_rgb, d_density, ctx.query, ctx.kept)
         for i, gradient in zip(needed, found, strict=True):
             gradients[i] = gradient
-        return None, None, None, None, *gradients
+        return None, None, None, *gradients
 
 
 def padded(index: Tensor, multiple: int) -> Tensor:
@@ -137,7 +141,7 @@ def padded(index: Tensor, multiple: int) -> Tensor:
     return torch.cat([index, index[-1:].expand(missing)]) if missing else index
 
 
-def evaluate(samples: Samples, workers: int, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
+def evaluate(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tensor]:
     """Density everywhere; colour where the density with its noise is above 0."""
     points, network, views = samples.points, samples.network, samples.views
     rgb, density = samples.nothing()
@@ -157,46 +161,37 @@ def evaluate(samples: Samples, workers: int, query: SparseQuery) -> tuple[Tensor
                 colour = network.colour(h[rows], views[samples.ray[index[rows]]], linear_relu)
                 rgb[index[dense]] = colour[: len(dense)].to(rgb.dtype)
 
+    workers = query.workers(points, network)
     share_out(work, query.blocks(samples.numbers(), workers), workers)
     return rgb, density
 
 
-class Kept(NamedTuple):
-    """A block that has been evaluated: the numbers of its points, how many of them are no padding, and their raw
-    colour and density with the graph."""
-
-    index: Tensor
-    n: int
-    outputs: tuple[Tensor | None, Tensor]
+Kept = tuple[Tensor, int, tuple[Tensor | None, Tensor]]  # a block, and its raw colour and density with the graph
 
 
-def evaluate_once(
-    samples: Samples, workers: int, query: SparseQuery
-) -> tuple[Tensor | None, Tensor, list[Kept]]:
+def evaluate_once(samples: Samples, query: SparseQuery) -> tuple[Tensor | None, Tensor, list[Kept]]:
     """Density and colour everywhere, and the blocks with their graphs."""
     rgb, density = samples.nothing()
 
     def work(blocks: Sequence[tuple[Tensor, int]]) -> list[Kept]:
-        kept = []
-        for index, n in blocks:
-            with torch.enable_grad(), precision(query.dtype, index.device):
-                outputs = samples.raw(index)
+        kept = [(index, n, samples.with_graph(index, query)) for index, n in blocks]
+        for index, n, outputs in kept:
             for whole, part in zip((rgb, density), outputs, strict=True):
                 if whole is not None:
                     whole[index[:n]] = part.detach()[:n].to(whole.dtype)
-            kept.append(Kept(index, n, outputs))
         return kept
 
+    workers = query.workers(samples.points, samples.network)
     kept = share_out(work, query.blocks(samples.numbers(), workers), workers)
     return rgb, density, list(itertools.chain.from_iterable(kept))
 
 
 def gradients_of(
     samples: Samples, parameters: list[Tensor], d_rgb: Tensor | None, d_density: Tensor | None, query: SparseQuery,
-    kept: list[Kept] | None = None,
+    kept: list[Kept],
 ) -> list[Tensor | None]:
-    """Gradients by the parameters, summed over the points at which one of the outputs has a gradient, or over the
-    blocks that were kept.
+    """Gradients by the parameters, summed over the blocks that were kept; where none was, over the points at which
+    one of the outputs has a gradient.
 
     None for parameters that the outputs do not depend on; 0 where no point is left."""
     raw_gradients = (d_rgb, d_density)
@@ -204,14 +199,10 @@ def gradients_of(
     if not matters:
         return [None] * len(parameters)
 
-    def again(block: tuple[Tensor, int]) -> Kept:
-        with torch.enable_grad(), precision(query.dtype, samples.points.device):
-            return Kept(*block, samples.raw(block[0]))
-
     def work(blocks: Sequence[tuple[Tensor, int] | Kept]) -> list[Tensor | None]:
         total = [None] * len(parameters)
         for block in blocks:
-            index, n, outputs = block if isinstance(block, Kept) else again(block)
+            index, n, outputs = block if kept else (*block, samples.with_graph(block[0], query))
             outputs, given = zip(*[(out, part(d, index, n).to(out.dtype))
                                    for out, d in zip(outputs, raw_gradients, strict=True)
                                    if out is not None and d is not None], strict=True)  # fmt: skip

@@ -245,8 +245,8 @@ def add_further_options(group) -> None:
     add_flag(group, "random_bkgd", "train on backgrounds of random colours instead of white (RGBA images)")
     group.add_argument("--carving_lambda", type=AMOUNT, default=0.0,
                        help="weight of the mean opacity of seen rays whose pixel has alpha 0 (RGBA images)")
-    add_flag(group, "visual_hull", "with skip_empty: empty from the start is what a training view sees as transparent "
-             "(RGBA images)")
+    add_flag(group, "visual_hull", "with skip_empty: empty from the start is what a training view sees as transparent, "
+             "and what lies beyond its frame where it shows the whole object (RGBA images)")
     add_flag(group, "mi_mlp", "the encoded point joins the input of every layer after the first, not of layer 5 alone")
     group.add_argument("--freq_start", type=COUNT, default=0, help="frequencies for points in use at the start")
     group.add_argument("--freq_end_iter", type=COUNT, default=0,

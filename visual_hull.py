@@ -10,8 +10,10 @@ from scene import Scene
 
 def carved_cells(scene: Scene, bounds: np.ndarray, n: int, pixel_center: float) -> np.ndarray:
     """n n n bool: the cells of a grid of n a side over `bounds` (2 3) of which some training view sees nothing but
-    pixels of alpha 0, and the whole. Needs `scene.alpha`.
+    pixels of alpha 0. Needs `scene.alpha`.
 
+    The view must see the whole cell, unless it shows the whole object (some of its pixels are opaque, but none of its
+    border's): then there is nothing beyond its frame either.
     pixel_center: where in its pixel a ray passes.
     """
     axes = [np.linspace(low, high, n + 1) for low, high in bounds.T]
@@ -24,11 +26,13 @@ def carved_cells(scene: Scene, bounds: np.ndarray, n: int, pixel_center: float) 
         col, row = cx - fx * x / z - pixel_center, cy + fy * y / z - pixel_center  # whole: a pixel's ray
         first_row, first_col = (np.floor(of_corners(a, np.minimum)) for a in (row, col))
         last_row, last_col = (np.ceil(of_corners(a, np.maximum)) for a in (row, col))
-        seen = (first_row >= 0) & (first_col >= 0) & (last_row < scene.height) & (last_col < scene.width)
-        seen &= ~of_corners(behind, np.logical_or)
-        top, left, bottom, right = (a[seen].astype(int) for a in (first_row, first_col, last_row + 1, last_col + 1))
-        opaque = np.pad(scene.alpha(view) > 0, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
-        carved[seen] |= opaque[bottom, right] - opaque[top, right] - opaque[bottom, left] + opaque[top, left] == 0
+        seen, opaque = ~of_corners(behind, np.logical_or), scene.alpha(view) > 0
+        if opaque[[0, -1]].any() or opaque[:, [0, -1]].any() or not opaque.any():
+            seen &= (first_row >= 0) & (first_col >= 0) & (last_row < scene.height) & (last_col < scene.width)
+        top, bottom = (a[seen].clip(0, scene.height).astype(int) for a in (first_row, last_row + 1))
+        left, right = (a[seen].clip(0, scene.width).astype(int) for a in (first_col, last_col + 1))
+        sums = np.pad(opaque, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
+        carved[seen] |= sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left] == 0
     return carved
 
 

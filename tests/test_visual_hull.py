@@ -75,24 +75,29 @@ def test_no_ray_of_an_opaque_pixel_meets_a_carved_cell(pixel_center):
         assert carved.any()
 
 
-def test_the_cells_of_one_view_one_by_one():
-    """Against a slow projection: carved is what lies in the image, and whose surroundings have no opaque pixel."""
+@pytest.mark.parametrize("border", ["transparent", "opaque in one place"])
+def test_the_cells_of_one_view_one_by_one(border):
+    """Against a slow projection: carved is what lies in front of the camera and has no opaque pixel around it, beyond
+    the frame only if the object does not reach it."""
     scene = replace(ball_scene(), train=(1,))
-    carved, alpha = carved_cells(scene, BOUNDS, N, 0.5), scene.alpha(1)
+    alpha, reaches = scene.alpha(1).copy(), border != "transparent"
+    alpha[-1, 7] = reaches
+    carved = carved_cells(replace(scene, alpha=lambda view: alpha), BOUNDS, N, 0.5)
     fx, fy, cx, cy = scene.intrinsics[1]
-    size = (BOUNDS[1] - BOUNDS[0]) / N
+    size, beyond = (BOUNDS[1] - BOUNDS[0]) / N, 0
     for cell in np.random.default_rng(2).integers(0, N, (300, 3)):
         corners = BOUNDS[0] + size * (cell + np.stack(np.meshgrid(*[[0, 1]] * 3), -1).reshape(-1, 3))
         camera = np.array([np.linalg.inv(scene.poses[1][:, :3]) @ (c - scene.poses[1][:, 3]) for c in corners])
         col, row = cx - fx * camera[:, 0] / camera[:, 2] - 0.5, cy + fy * camera[:, 1] / camera[:, 2] - 0.5
-        whole = (camera[:, 2] < 0).all() and row.min() >= 0 and col.min() >= 0
-        whole = whole and row.max() <= scene.height - 1 and col.max() <= scene.width - 1
-        box = alpha[int(np.floor(row.min())) : int(np.ceil(row.max())) + 1,
-                    int(np.floor(col.min())) : int(np.ceil(col.max())) + 1] if whole else np.ones(1)  # fmt: skip
-        assert carved[tuple(cell)] == (not box.any())
+        rows, cols = (range(int(np.floor(a.min())), int(np.ceil(a.max())) + 1) for a in (row, col))
+        within = rows[0] >= 0 and cols[0] >= 0 and rows[-1] < scene.height and cols[-1] < scene.width
+        opaque = any(alpha[r, c] for r in rows if 0 <= r < scene.height for c in cols if 0 <= c < scene.width)
+        beyond += not within
+        assert carved[tuple(cell)] == ((camera[:, 2] < 0).all() and not opaque and (within or not reaches))
+    assert 0 < beyond < 300
 
 
-def test_nothing_behind_a_camera_or_outside_its_image_is_carved():
+def test_nothing_behind_a_camera_is_carved_nor_outside_an_image_without_an_object():
     scene = ball_scene(train=(0,))
     nothing = replace(scene, alpha=lambda view: np.zeros((scene.height, scene.width)))
     behind = scene.poses[0][:, 3] + scene.poses[0][:, 2] * 3

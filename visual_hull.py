@@ -23,11 +23,12 @@ def carved_cells(scene: Scene, bounds: np.ndarray, n: int, pixel_center: float) 
         pose, (fx, fy, cx, cy) = scene.poses[view], scene.intrinsics[view]
         x, y, z = np.moveaxis((points - pose[:, 3]) @ pose[:, :3], -1, 0)
         behind, z = z >= 0, np.where(z < 0, z, -1)
-        col, row = cx - fx * x / z - pixel_center, cy + fy * y / z - pixel_center  # whole: a pixel's ray
+        col, row = cx - fx * x / z - pixel_center, cy + fy * y / z - pixel_center  # a pixel's ray is at whole numbers
         first_row, first_col = (np.floor(of_corners(a, np.minimum)) for a in (row, col))
         last_row, last_col = (np.ceil(of_corners(a, np.maximum)) for a in (row, col))
         seen, opaque = ~of_corners(behind, np.logical_or), scene.alpha(view) > 0
-        if opaque[[0, -1]].any() or opaque[:, [0, -1]].any() or not opaque.any():
+        whole = 0 < opaque.sum() == opaque[1:-1, 1:-1].sum()
+        if not whole:
             seen &= (first_row >= 0) & (first_col >= 0) & (last_row < scene.height) & (last_col < scene.width)
         top, bottom = (a[seen].clip(0, scene.height).astype(int) for a in (first_row, last_row + 1))
         left, right = (a[seen].clip(0, scene.width).astype(int) for a in (first_col, last_col + 1))

@@ -33,6 +33,7 @@ from ray_psnr import draw_rays, psnr_of_rays
 from render import Renderer, make_renderer, render_path, write_images
 from run_nerf_helpers import Image, Networks
 from scene import Scene, check_views
+from tiles import draw_tiles, metrics_of_tiles, rendered_pixels
 from version import VERSION
 
 METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked", "depth_error", "floaters")
@@ -292,18 +293,26 @@ def evaluate_checkpoint(args: argparse.Namespace, kinds: Sequence[str]) -> dict[
         return {kind: evaluate_run(args, networks, scene, step, views[kind], kind) for kind in views}
 
 
-def estimate(
-    args: argparse.Namespace, kind: str, chosen: list[int] | None, n_rays: int, colour_correct: bool
-) -> dict:
-    """Measure random rays of a run's views, or of the chosen ones, and write nothing: a record of their means."""
+def estimate(args: argparse.Namespace, kind: str, given: argparse.Namespace) -> dict:
+    """Measure random rays or tiles of a run's views, or of the chosen ones, and write nothing: a record of their
+    means. given: this script's own options."""
     scene, networks, step = load_run(args)
-    if chosen:
-        check_views(chosen, len(scene.poses), "views")
-    views = chosen or views_of(scene, kind)
+    if given.views:
+        check_views(given.views, len(scene.poses), "views")
+    views = given.views or views_of(scene, kind)
     renderer = make_renderer(args, networks, scene)
-    drawn = draw_rays(scene, views, n_rays, args.pixel_center, renderer.device)
-    with progress_bar(total=sum(len(part.rays) for part in drawn), unit="ray", unit_scale=True, leave=False) as bar:
-        return {"step": step, "views": views, "mean": psnr_of_rays(renderer, drawn, bar.update, colour_correct)}
+    if given.rays:
+        drawn = draw_rays(scene, views, given.rays, args.pixel_center, renderer.device)
+        n_rays = sum(len(part.rays) for part in drawn)
+    else:
+        drawn = draw_tiles(scene, views, given.tiles)
+        n_rays = sum(int(rendered_pixels(part).sum()) for part in drawn)
+    with progress_bar(total=n_rays, unit="ray", unit_scale=True, leave=False) as bar:
+        if given.rays:
+            mean = psnr_of_rays(renderer, drawn, bar.update, given.colour_correct)
+        else:
+            mean = metrics_of_tiles(renderer, scene, views, drawn, bar.update)
+    return {"step": step, "views": views, "mean": mean}
 
 
 def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:
@@ -325,20 +334,26 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
                         help="the test views, or those by which to choose between recipes (DTU has but test views)")
     parser.add_argument("--step", type=int, help="the checkpoint of this step, instead of the newest")
     parser.add_argument("--render_factor", type=int, default=0, help="render at 1/n of the size")
-    parser.add_argument("--rays", type=POSITIVE, help="only the PSNR of so many random rays, at full size, of all the "
-                        "views together; nothing is written")
-    parser.add_argument("--views", type=COUNT, nargs="+", help="rays: of these views, by number, instead of a split's")
+    few = parser.add_mutually_exclusive_group()
+    few.add_argument("--rays", type=POSITIVE, help="only the PSNR of so many random rays, at full size, of all the "
+                     "views together; nothing is written")
+    few.add_argument("--tiles", type=POSITIVE, help="only PSNR and SSIM of so many random tiles of 22 x 22 "
+                     "pixels, at full size, of all the views together; nothing is written")
+    parser.add_argument("--views", type=COUNT, nargs="+", help="rays, tiles: of these views, by number, instead of a "
+                        "split's")
     parser.add_argument("--colour_correct", action="store_true", help="rays: also the PSNR of each view's "
                         "channels with the gain and offset that fit best, for photographs of another exposure (of "
                         "views with at least 50 rays)")
     parser.add_argument("--datadir", help="where the scene is now, if it has moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     given = parser.parse_args(argv)
-    for option in ("views", "colour_correct"):
-        if getattr(given, option) and not given.rays:
-            parser.error(f"--{option}: needs --rays")
-    if given.rays and given.render_factor > 1:
-        parser.error("--render_factor: rays are of full size, expected no --rays beside it")
+    if given.views and not (given.rays or given.tiles):
+        parser.error("--views: needs --rays or --tiles")
+    if given.colour_correct and not given.rays:
+        parser.error("--colour_correct: needs --rays")
+    for option in ("rays", "tiles"):
+        if getattr(given, option) and given.render_factor > 1:
+            parser.error(f"--render_factor: {option} are of full size, expected no --{option} beside it")
     return given
 
 
@@ -349,9 +364,8 @@ def run(argv: list[str]) -> int:
     extra += ["--ckpt_render_iter", str(given.step)] if given.step is not None else []
     runs = {str(logdir): run_options(logdir, extra) for logdir in given.logdir}
     kind = f"{given.split}set"
-    if given.rays:
-        chosen = kind, given.views, given.rays, given.colour_correct
-        records = {name: estimate(args, *chosen) for name, args in runs.items()}
+    if given.rays or given.tiles:
+        records = {name: estimate(args, kind, given) for name, args in runs.items()}
     else:
         records = {name: evaluate_checkpoint(args, [kind])[kind] for name, args in runs.items()}
     print(table(records))

@@ -33,7 +33,7 @@ from ray_psnr import draw_rays, psnr_of_rays
 from render import Renderer, make_renderer, render_path, write_images
 from run_nerf_helpers import Image, Networks
 from scene import Scene, check_views
-from tiles import draw_tiles, metrics_of_tiles, rendered_pixels
+from tiles import draw_tiles, measure_tiles, rendered_pixels
 from version import VERSION
 
 METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked", "depth_error", "floaters")
@@ -55,7 +55,12 @@ def measure(rendered: Image, scene: Scene, view: int, renderer: Renderer, lpips:
         result |= {"psnr_masked": psnr(rgb, truth, mask), "ssim_masked": ssim(rgb, truth, mask)}
     if scene.depth:
         result |= measure_depth(rendered, scene, view, renderer.pixel_center)
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in result.items()}
+    return finite(result)
+
+
+def finite(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """None for what is not finite."""
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def measure_depth(rendered: Image, scene: Scene, view: int, pixel_center: float) -> dict[str, float | None]:
@@ -301,18 +306,22 @@ def estimate(args: argparse.Namespace, kind: str, given: argparse.Namespace) -> 
         check_views(given.views, len(scene.poses), "views")
     views = given.views or views_of(scene, kind)
     renderer = make_renderer(args, networks, scene)
-    if given.rays:
-        drawn = draw_rays(scene, views, given.rays, args.pixel_center, renderer.device)
-        n_rays = sum(len(part.rays) for part in drawn)
-    else:
-        drawn = draw_tiles(scene, views, given.tiles)
-        n_rays = sum(int(rendered_pixels(part).sum()) for part in drawn)
-    with progress_bar(total=n_rays, unit="ray", unit_scale=True, leave=False) as bar:
-        if given.rays:
-            mean = psnr_of_rays(renderer, drawn, bar.update, given.colour_correct)
-        else:
-            mean = metrics_of_tiles(renderer, scene, views, drawn, bar.update)
+    mean = (means_of_rays if given.rays else means_of_tiles)(renderer, scene, views, given)
     return {"step": step, "views": views, "mean": mean}
+
+
+def means_of_rays(renderer: Renderer, scene: Scene, views: Sequence[int], given: argparse.Namespace) -> dict:
+    drawn = draw_rays(scene, views, given.rays, renderer.pixel_center, renderer.device)
+    with progress_bar(total=sum(len(part.rays) for part in drawn), unit="ray", unit_scale=True, leave=False) as bar:
+        return psnr_of_rays(renderer, drawn, bar.update, given.colour_correct)
+
+
+def means_of_tiles(renderer: Renderer, scene: Scene, views: Sequence[int], given: argparse.Namespace) -> dict:
+    drawn = dict(zip(views, draw_tiles(scene, views, given.tiles), strict=True))
+    n_rays = sum(int(rendered_pixels(centres).sum()) for centres in drawn.values())
+    with progress_bar(total=n_rays, unit="ray", unit_scale=True, leave=False) as bar:
+        return means({view: finite(measure_tiles(renderer, scene, view, centres, bar.update))
+                      for view, centres in drawn.items()})  # fmt: skip
 
 
 def run_options(logdir: Path, extra: list[str]) -> argparse.Namespace:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -34,9 +33,7 @@ def draw_rays(
         chosen = torch.randint(len(rays), (max(n_rays // len(views), 1),), generator=generator)
         truth = torch.from_numpy(scene.image(view)).flatten(0, 1)[chosen].to(device)
         mask = torch.from_numpy(scene.mask(view)).flatten()[chosen] if scene.mask else None
-        chosen = chosen.to(device)
-        rays = replace(rays, origins=rays.origins[chosen], directions=rays.directions[chosen])
-        drawn.append(DrawnRays(rays, truth, mask))
+        drawn.append(DrawnRays(rays.at(chosen.to(device)), truth, mask))
     return drawn
 
 

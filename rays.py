@@ -35,6 +35,10 @@ class Rays:
     def __len__(self) -> int:
         return len(self.origins)
 
+    def at(self, index: Tensor) -> "Rays":
+        """The rays numbered `index` (n)."""
+        return Rays(self.origins[index], self.directions[index], self.near, self.far)
+
     def split(self, size: int) -> list["Rays"]:
         """Blocks of at most `size` rays."""
         pairs = zip(self.origins.split(size), self.directions.split(size), strict=True)

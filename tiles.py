@@ -1,15 +1,13 @@
 """PSNR and SSIM of random tiles of views: in minutes, an estimate of what whole pictures show in hours."""
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 
 from errors import InputError
-from metrics import WINDOW, mse, psnr_of_mse, ssim
+from metrics import WINDOW, mse, psnr, ssim
 from rays import cameras_of, image_rays
 from render import Renderer
 from scene import Scene
@@ -47,34 +45,21 @@ def rendered_pixels(centres: np.ndarray) -> np.ndarray:
     return cv2.dilate(centres.astype(np.uint8), np.ones((WINDOW, WINDOW), np.uint8)) > 0
 
 
-def metrics_of_tiles(
-    renderer: Renderer, scene: Scene, views: Sequence[int], drawn: list[np.ndarray],
-    progress: Callable[[int], None] = lambda n: None,
+def measure_tiles(
+    renderer: Renderer, scene: Scene, view: int, centres: np.ndarray, progress: Callable[[int], None] = lambda n: None
 ) -> dict[str, float]:
-    """psnr, ssim and, where there are masks, psnr_masked and ssim_masked: the means of the views' values; psnr_pooled.
-    Of all tiles they are those of whole pictures. A view whose tiles do not meet its mask has no part in the masked
-    ones."""
-    found = [measure_tiles(renderer, scene, *pair, progress) for pair in zip(views, drawn, strict=True)]
-    mean = {"psnr_pooled": psnr_of_mse(sum(one["mse"] for one in found) / len(found))}
-    for name in ("psnr", "ssim", "psnr_masked", "ssim_masked"):
-        values = [one[name] for one in found if not math.isnan(one.get(name, math.nan))]
-        mean |= {name: sum(values) / len(values)} if values else {}
-    return mean
+    """Render one view's tiles and measure them: mse, psnr, ssim and, where the scene has masks, psnr_masked and
+    ssim_masked, which are NaN where no tile meets the mask. Of all tiles they are those of the whole picture.
 
-
-def measure_tiles(renderer: Renderer, scene: Scene, view: int, centres: np.ndarray, progress) -> dict[str, float]:
-    """Render one view's tiles and measure them. A pixel at the picture's edge, where no window has its centre, counts
-    to the tile beside it. NaN: no such pixel in the mask."""
+    A pixel at the picture's edge, where no window has its centre, counts to the tile beside it."""
     rays = image_rays(cameras_of(scene, [view], renderer.pixel_center, renderer.device), scene.height, scene.width)
     pixels = rendered_pixels(centres)
-    index = torch.from_numpy(np.flatnonzero(pixels)).to(renderer.device)
-    rays = replace(rays, origins=rays.origins[index], directions=rays.directions[index])
+    rays = rays.at(torch.from_numpy(np.flatnonzero(pixels)).to(renderer.device))
     rgb, truth = np.zeros((scene.height, scene.width, 3)), scene.image(view)
     rgb[pixels] = renderer.image(rays, 1, len(rays), progress).rgb[0].cpu().numpy()
     own = np.pad(centres[EDGE:-EDGE, EDGE:-EDGE], EDGE, mode="edge")
-    result = {"mse": mse(rgb, truth, own), "ssim": ssim(rgb, truth, centres)}
+    result = {"mse": mse(rgb, truth, own), "psnr": psnr(rgb, truth, own), "ssim": ssim(rgb, truth, centres)}
     if scene.mask:
         mask = scene.mask(view)
-        result["ssim_masked"] = ssim(rgb, truth, centres & mask)
-        result["psnr_masked"] = psnr_of_mse(mse(rgb, truth, own & mask))
-    return result | {"psnr": psnr_of_mse(result["mse"])}
+        result |= {"psnr_masked": psnr(rgb, truth, own & mask), "ssim_masked": ssim(rgb, truth, centres & mask)}
+    return result

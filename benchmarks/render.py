@@ -21,7 +21,7 @@ from errors import Parser, exit_status  # noqa: E402
 from evaluate import load_run, run_options  # noqa: E402
 from metrics import mse, psnr_of_mse  # noqa: E402
 from options import POSITIVE  # noqa: E402
-from rays import Rays, cameras_of, image_rays  # noqa: E402
+from rays import cameras_of, image_rays  # noqa: E402
 from render import make_renderer  # noqa: E402
 from run_nerf_helpers import render_image  # noqa: E402
 
@@ -49,7 +49,7 @@ def run() -> int:
     view = image_rays(cameras_of(scene, scene.test[:1], args.pixel_center, device), scene.height, scene.width)
     rows = torch.arange(min(given.every, scene.height) // 2, scene.height, given.every, device=device)
     chosen = (rows[:, None] * scene.width + torch.arange(scene.width, device=device)).flatten()
-    rays = Rays(view.origins[chosen], view.directions[chosen], view.near, view.far)
+    rays = view.at(chosen)
 
     renderers, preparing = {}, {}
     for name, options in VARIANTS.items():

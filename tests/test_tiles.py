@@ -9,12 +9,12 @@ import torch
 
 import tiles
 from draws import seeded
-from evaluate import measure
+from evaluate import finite, means, measure
 from metrics import WINDOW, mse, psnr_of_mse, ssim_map
 from render import Renderer
 from run_nerf_helpers import DenseQuery, Sampling
 from scenes import memory_scene, refused, small_networks
-from tiles import EDGE, draw_tiles, metrics_of_tiles, rendered_pixels, spans
+from tiles import EDGE, draw_tiles, measure_tiles, rendered_pixels, spans
 
 H, W, VIEWS = 27, 38, (2, 5)
 ALL = 10**6
@@ -36,6 +36,13 @@ def wide_scene(mask=None):
 def half(view):
     """A mask that leaves some tiles out."""
     return np.add.outer(np.arange(H), np.arange(W)) % 31 < 9 + view
+
+
+def metrics_of_tiles(renderer, scene, views, drawn, progress=lambda n: None):
+    """The means over the views, without what no view has."""
+    pairs = zip(views, drawn, strict=True)
+    mean = means({view: finite(measure_tiles(renderer, scene, view, centres, progress)) for view, centres in pairs})
+    return {name: value for name, value in mean.items() if name != "mse" and value is not None}
 
 
 def means_of_whole_pictures(renderer, scene):
@@ -119,6 +126,15 @@ def test_a_view_outside_of_its_mask_has_no_part_in_the_masked_ones(renderer):
     without = metrics_of_tiles(renderer, scene, VIEWS[:1], drawn[:1])
     assert without.keys() == {"psnr", "ssim", "psnr_pooled"}
     assert not any(map(math.isnan, without.values()))
+
+
+def test_a_rendering_that_is_not_finite_has_no_means(renderer):
+    """It is not passed over, as if its view were not there."""
+    scene, broken = wide_scene(), small_networks(3, True, torch.float32)
+    with torch.no_grad():
+        broken.fine.rgb_linear.bias.fill_(math.nan)
+    drawn = draw_tiles(scene, VIEWS, 4)
+    assert metrics_of_tiles(replace(renderer, networks=broken), scene, VIEWS, drawn) == {}
 
 
 def test_pictures_smaller_than_a_window():

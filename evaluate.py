@@ -341,8 +341,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("logdir", nargs="+", type=Path, help="folder of a run (basedir/expname)")
     parser.add_argument("--split", choices=("test", "val"), default="test",
                         help="the test views, or those by which to choose between recipes (DTU has but test views)")
-    parser.add_argument("--step", type=int, help="the checkpoint of this step, instead of the newest")
-    parser.add_argument("--render_factor", type=int, default=0, help="render at 1/n of the size")
+    parser.add_argument("--step", type=POSITIVE, help="the checkpoint of this step, instead of the newest")
+    parser.add_argument("--render_factor", type=COUNT, default=0, help="render at 1/n of the size")
     few = parser.add_mutually_exclusive_group()
     few.add_argument("--rays", type=POSITIVE, help="only the PSNR of so many random rays, at full size, of all the "
                      "views together; nothing is written")
@@ -370,7 +370,7 @@ def run(argv: list[str]) -> int:
     given = parse_arguments(argv)
     extra = ["--eval_only", "--device", given.device, "--render_factor", str(given.render_factor)]
     extra += ["--datadir", given.datadir] if given.datadir else []
-    extra += ["--ckpt_render_iter", str(given.step)] if given.step is not None else []
+    extra += ["--ckpt_render_iter", str(given.step)] if given.step else []
     runs = {str(logdir): run_options(logdir, extra) for logdir in given.logdir}
     kind = f"{given.split}set"
     if given.rays or given.tiles:

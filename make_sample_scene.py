@@ -15,7 +15,6 @@ tracing). Shapes are written in the model's own units; the world is SCALE times 
 `camera_rays` is where the two meet.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -24,8 +23,9 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 
-from errors import InputError, exit_status
+from errors import Parser, exit_status
 from files import atomic_file
+from options import POSITIVE
 from sample_locomotive import PARTS, rgb
 
 CAMERA_ANGLE_X, RADIUS = 0.6911112070083618, 4.0311  # NeRF synthetic's
@@ -278,14 +278,12 @@ def write_split(folder: Path, split: str, n: int, size: int, field: Field) -> No
 
 
 def run(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description="Make the sample scene: a toy locomotive in Blender format.")
+    parser = Parser(description="Make the sample scene: a toy locomotive in Blender format.")
     parser.add_argument("--output", type=Path, default=Path("data/sample"), help="folder to write to")
-    parser.add_argument("--size", type=int, default=100, help="width and height of the images in pixels")
-    parser.add_argument("--views", type=int, nargs=3, default=list(VIEWS.values()), metavar=("TRAIN", "VAL", "TEST"),
-                        help="how many views of each split")
+    parser.add_argument("--size", type=POSITIVE, default=100, help="width and height of the images in pixels")
+    parser.add_argument("--views", type=POSITIVE, nargs=3, default=list(VIEWS.values()),
+                        metavar=("TRAIN", "VAL", "TEST"), help="how many views of each split")
     args = parser.parse_args(argv)
-    if min(args.size, *args.views) < 1:
-        raise InputError(f"--size {args.size} --views {args.views}: expected positive numbers")
     started, field = time.monotonic(), Field()
     for split, n in zip(VIEWS, args.views, strict=True):
         print(f"{split}: {n} views", flush=True)

@@ -55,7 +55,7 @@ def bounded(kind: type, least: float = -math.inf, most: float = math.inf, above:
     return parse
 
 
-COUNT, POSITIVE = bounded(int, 0), bounded(int, 1)
+INTEGER, COUNT, POSITIVE = bounded(int), bounded(int, 0), bounded(int, 1)
 AMOUNT, ABOVE_ZERO = bounded(float, 0), bounded(float, 0, above=True)
 SHARE = bounded(float, 0, 1, above=True)
 
@@ -91,10 +91,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(configargparse.ArgumentParser):
-    """An argument parser whose errors are InputErrors of one line."""
+    """An argument parser whose errors are InputErrors of one line, with the config file that a wrong value is from."""
 
     def error(self, message: str):
         message = re.sub("^Unable to open config file: .*? Error: (?=--config)", "", message)
+        option = re.match(r"argument --(\w+): ", message)
+        for source, given in self.get_source_to_settings_dict().items():
+            if option and source.startswith("config_file|") and option[1] in given:
+                message = f"{source.removeprefix('config_file|')}: {message}"
         raise InputError(" ".join(message.split()))
 
 
@@ -165,8 +169,9 @@ def add_data_options(group) -> None:
     group.add_argument("--datadir", help="folder of the scene")
     group.add_argument("--dataset_type", choices=("llff", "blender", "dtu"), default="llff", help="kind of scene")
     group.add_argument("--maskdir", help="folder of object masks (dtu), for masked metrics")
-    group.add_argument("--train_scene", type=int, nargs="*", metavar="VIEW", help="training views, by number")
-    group.add_argument("--test_scene", type=int, nargs="*", metavar="VIEW", help="test views (dtu); -1 = all others")
+    group.add_argument("--train_scene", type=INTEGER, nargs="*", metavar="VIEW", help="training views, by number")
+    group.add_argument("--test_scene", type=INTEGER, nargs="*", metavar="VIEW",
+                       help="test views (dtu); -1 = all others")
     group.add_argument("--fewshot", type=COUNT, default=0, help="number of training views to draw; 0 = all")
     group.add_argument("--fewshot_seed", type=bounded(int, 0, 2**32 - 1), default=0, help="seed of that draw")
     group.add_argument("--testskip", type=COUNT, default=8, help="keep every n-th val and test view (blender)")
@@ -216,7 +221,8 @@ def add_entropy_options(group) -> None:
     add_flag(group, "entropy", "minimise the entropy of rays")
     group.add_argument("--N_entropy", type=COUNT, default=100, help="unseen rays of a step; 0 = seen rays only")
     group.add_argument("--entropy_ray_zvals_lambda", type=AMOUNT, default=1.0, help="weight")
-    group.add_argument("--entropy_acc_threshold", type=float, default=0.1, help="least accumulated opacity of a ray")
+    group.add_argument("--entropy_acc_threshold", type=bounded(float), default=0.1,
+                       help="least accumulated opacity of a ray")
     group.add_argument("--entropy_type", choices=("log2", "1-p"), default="log2", help="kind of entropy")
     group.add_argument("--entropy_end_iter", type=COUNT, help="last step with the term")
     add_flag(group, "entropy_log_scaling", "logarithm of the term")
@@ -342,8 +348,6 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--N_samples {args.N_samples}: expected at least 3 with --N_importance {args.N_importance}")
     if args.smoothing and args.smooth_sampling_method == "near_pixel" and not args.smooth_pixel_range:
         raise InputError("--smooth_pixel_range: not given; near_pixel expects a distance in pixels, such as 3")
-    if not math.isfinite(args.entropy_acc_threshold):
-        raise InputError(f"--entropy_acc_threshold: found {args.entropy_acc_threshold}, expected a finite number")
     if args.entropy_type == "1-p" and args.entropy_log_scaling:
         raise InputError("--entropy_log_scaling: not with --entropy_type 1-p, whose mean is negative")
     if args.entropy_end_iter is not None and args.entropy_start_iter > args.entropy_end_iter:

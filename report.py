@@ -27,6 +27,7 @@ from files import atomic_file
 from images import nearest, read_pixels
 from logs import say
 from metrics import to_far
+from options import COUNT
 from render import depth_colours
 from report_page import Group, Picture, Run, RunView, View, make_page
 from scene import Scene
@@ -376,7 +377,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(description="One HTML page on runs: their numbers, curves, pictures and options.")
     parser.add_argument("logdir", nargs="+", type=Path, help="folder of a run (basedir/expname)")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="the page (default: report.html)")
-    parser.add_argument("--views", type=int, default=MOST_VIEWS, help="at most so many test views of a scene")
+    parser.add_argument("--views", type=COUNT, default=MOST_VIEWS, help="at most so many test views of a scene")
     return parser.parse_args(argv)
 
 
@@ -392,8 +393,6 @@ def check_output(output: Path) -> None:
 
 def run(argv: list[str]) -> int:
     given = parse_arguments(argv)
-    if given.views < 0:
-        raise InputError(f"--views {given.views}: expected 0 or more")
     check_output(given.output)
     groups = read_groups(given.logdir, given.views)
     page = make_page(groups, VERSION, MOST_POINTS).encode(errors="replace")

@@ -333,7 +333,8 @@ def test_data_that_moved(logdir, trained, tmp_path, capsys):
     (lambda logdir: [], "required: logdir"),
     (lambda logdir: [str(logdir), "--step", "7"], r"000007.tar: no such checkpoint"),
     (lambda logdir: [str(logdir), "--device", "tpu"], "device tpu"),
-    (lambda logdir: [str(logdir), "--render_factor", "-1"], "render_factor"),
+    (lambda logdir: [str(logdir), "--step", "0"], "argument --step: found '0', expected an integer >= 1"),
+    (lambda logdir: [str(logdir), "--render_factor", "-1"], "render_factor: found '-1', expected an integer >= 0"),
     (lambda logdir: [str(logdir), "--what"], "unrecognized arguments: --what"),
 ])  # fmt: skip
 def test_bad_input(logdir, capsys, make, expected):

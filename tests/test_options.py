@@ -155,7 +155,8 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--precrop_frac", "1.5"], "precrop_frac: found '1.5', expected a number > 0 and <= 1"),
     ([*MINIMAL, "--entropy", "perhaps"], "entropy: found 'perhaps', expected True or False"),
     ([*MINIMAL, "--entropy_type", "log3"], "entropy_type.*log3"),
-    ([*MINIMAL, "--train_scene", "a"], "train_scene.*'a'"),
+    ([*MINIMAL, "--train_scene", "a"], "train_scene: found 'a', expected an integer"),
+    ([*MINIMAL, "--entropy_acc_threshold", "nan"], "entropy_acc_threshold: found 'nan', expected a number"),
     ([*MINIMAL, "--no_coarse"], "no_coarse: not supported"),
     ([*MINIMAL, "--alpha_model_path", "p"], "alpha_model_path: not supported"),
     ([*MINIMAL, "--smoothing", "--smooth_sampling_method", "near_pixel"], "smooth_pixel_range: not given"),
@@ -185,6 +186,16 @@ def test_bad_config_lines(tmp_path, text):
     with pytest.raises(InputError) as caught:
         parse_options(write_config(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["N_rand = many", "entropy = perhaps", "train_scene = [1, x]"])
+def test_a_wrong_value_is_told_with_its_file(tmp_path, text):
+    config = write_config(tmp_path, text)
+    name = text.split()[0]
+    with pytest.raises(InputError, match=rf"^{config[1]}: argument --{name}: found "):
+        parse_options(config)
+    with pytest.raises(InputError, match=rf"^argument --{name}: found 'none'"):
+        parse_options([*config, f"--{name}", "none"])
 
 
 def test_a_line_that_the_parser_would_take_hours_for(tmp_path):

@@ -323,8 +323,8 @@ def bad(logs):
         "output folder": ([nerf, "--output", str(logs / "none/page.html")], "expected it to exist"),
         "output is a folder": ([nerf, "--output", str(logs)], "found a folder"),
         "output in a file": ([nerf, "--output", f"{nerf}/args.txt/page.html"], "found no folder"),
-        "views": ([nerf, "--views", "-1", *output], "--views -1"),
-        "views text": ([nerf, "--views", "all", *output], "--views"),
+        "views": ([nerf, "--views", "-1", *output], "--views: found '-1', expected an integer >= 0"),
+        "views text": ([nerf, "--views", "all", *output], "--views: found 'all'"),
         "option": ([nerf, "--what", *output], "unrecognized arguments: --what"),
     }
 

@@ -181,4 +181,4 @@ def test_a_scene_of_another_size(tmp_path, capsys):
     scene = load_blender(str(tmp_path / "small"), testskip=1, white_bkgd=True)
     assert len(scene.view_names) == 4 and scene.image(0).shape == (12, 12, 3)
     assert sample.main(["--output", str(tmp_path / "none"), "--size", "0"]) == 2
-    assert "--size 0" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    assert "--size: found '0', expected an integer >= 1" in capsys.readouterr().err and not (tmp_path / "none").exists()

@@ -2,7 +2,8 @@
 
 Their four keys (`global_step`, `network_fn_state_dict`, `network_fine_state_dict`,
 `optimizer_state_dict`) stand beside ours: `version`, `options`, `random_states`, `sampler`, with
-skip_empty `occupancy`, with ema_decay the averaged weights, and `checksum`, the SHA-256 of all the others.
+skip_empty `occupancy`, with ema_decay the averaged weights, with i_val `held_out`, and `checksum`, the
+SHA-256 of all the others.
 In our files `global_step` is the number of completed updates; theirs hold one less, so that a file
 of theirs is recognised by the missing `version`.
 """
@@ -69,15 +70,16 @@ def newest_valid(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
-def remove_old(folder: Path, step: int, keep: int) -> None:
-    """Of the checkpoints up to `step`, keep the newest `keep`; 0 keeps all."""
+def remove_old(folder: Path, step: int, keep: int, spared: int | None = None) -> None:
+    """Of the checkpoints up to `step`, keep the newest `keep`, and that of step `spared`; 0 keeps all."""
     if keep:
-        for _, path in [(s, p) for s, p in saved(folder) if s <= step][:-keep]:
-            path.unlink(missing_ok=True)
+        for old, path in [(s, p) for s, p in saved(folder) if s <= step][:-keep]:
+            if old != spared:
+                path.unlink(missing_ok=True)
 
 
 def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_states: dict, sampler: dict,
-         occupancy: dict | None = None, average=None) -> Path:
+         occupancy: dict | None = None, average=None, held_out: dict | None = None) -> Path:
     """Write a checkpoint so that a crash at any moment leaves either all of it or none.
 
     networks: the coarse and the fine network (or None), with `coarse` and `fine` attributes; average: likewise, of
@@ -93,8 +95,7 @@ def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_
     }
     for keys, pair in ((NETWORK_KEYS, networks), (AVERAGE_KEYS, average)):
         content |= {key: network.state_dict() for which, key in keys.items() if (network := getattr(pair, which, None))}
-    if occupancy is not None:
-        content["occupancy"] = occupancy
+    content |= {name: state for name, state in (("occupancy", occupancy), ("held_out", held_out)) if state is not None}
     content["checksum"] = checksum(content)
     with atomic_file(path_of(make_folder(folder), step)) as file:
         file.write(serialised(content))

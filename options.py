@@ -281,6 +281,14 @@ def add_further_options(group) -> None:
                        help="weight of the differences of depth between unseen pixels, then drawn as 8 x 8 patches")
 
 
+    group.add_argument("--i_val", type=COUNT, default=0,
+                       help="every so many steps the PSNR of random rays of validation views; 0 = never")
+    group.add_argument("--val_scene", type=COUNT, nargs="*", metavar="VIEW",
+                       help="i_val: views, by number, instead of the scene's validation views")
+    group.add_argument("--patience", type=COUNT, default=0,
+                       help="stop after so many measurements of i_val in a row without a better one; 0 = never")
+
+
 def add_evaluation_options(group) -> None:
     add_flag(group, "render_only", "do not train: render the test views of the newest checkpoint")
     add_flag(group, "eval_only", "do not train: render the test views and measure them")
@@ -368,6 +376,9 @@ def check(args: argparse.Namespace) -> None:
     if args.depth_smooth_lambda and (not args.N_entropy or args.N_entropy % 64):
         raise InputError(f"--depth_smooth_lambda: found --N_entropy {args.N_entropy}, expected a multiple of 64, whole "
                          "patches of 8 x 8 unseen pixels")
+    if args.patience and not args.i_val:
+        raise InputError(f"--patience {args.patience}: found no --i_val, expected the number of steps from one "
+                         "measurement to the next")
     if args.random_bkgd and not args.white_bkgd:
         raise InputError("--random_bkgd: found no --white_bkgd, expected it, as random colours take the place of white")
     if args.visual_hull and not args.skip_empty:
@@ -446,6 +457,7 @@ def idle_options(args: argparse.Namespace, changed: set[str]) -> list[str]:
         "entropy": (args.entropy, ("entropy_on", "entropy_skip_last", "entropy_start_iter", "entropy_ramp")),
         "smoothing with smoothing_activation norm": (
             args.smoothing and args.smoothing_activation == "norm", ("smoothing_floor",)),
+        "i_val": (args.i_val, ("val_scene",)),
         "occlusion_lambda": (args.occlusion_lambda, ("occlusion_samples",)),
         "distortion_lambda": (args.distortion_lambda, ("distortion_start_iter",)),
         "a loss of unseen rays": (unseen, ("unseen_poses",)),

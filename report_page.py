@@ -29,6 +29,7 @@ OF_A_VIEW = ("psnr", "ssim", "depth_error", "floaters")
 CURVES = {
     "psnr/fine": "PSNR of training rays, dB",
     "test/psnr": "PSNR of test views, dB",
+    "psnr/held_out": "PSNR of held-out rays, dB",
     "loss/colour_fine": "Colour loss",
     "loss/entropy": "Ray entropy",
     "loss/smoothing": "KL smoothness",

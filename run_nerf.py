@@ -16,6 +16,7 @@ import torch
 import build
 import checkpoint
 from averaging import WeightAverage
+from early_stopping import HELD_OUT_RAYS, HeldOut, held_out_views
 from errors import InputError, exit_status
 from evaluate import evaluate_checkpoint, evaluate_run, render_run_path, table
 from files import atomic_file, make_folder, sole_owner
@@ -25,8 +26,9 @@ from loss import Regularizer, loss_terms, needed_groups, total_loss
 from metrics import psnr_of_mse
 from occupancy import Occupancy
 from options import as_config, parse_options
+from ray_psnr import draw_rays
 from rays import SEEN, UNSEEN, RaySampler
-from render import thumbnails
+from render import make_renderer, thumbnails
 from run_nerf_helpers import Networks, Query, Sampling, render_groups
 from scene import Scene, bounds_of
 
@@ -54,6 +56,7 @@ class Trainer:
     lrate_decay: float
     occupancy: Occupancy | None = None
     average: WeightAverage | None = None
+    held_out: HeldOut | None = None
     step: int = 0
     skipped: int = 0
 
@@ -64,6 +67,10 @@ class Trainer:
             return self.networks
         self.average.networks.set_step(self.step)
         return self.average.networks
+
+    @property
+    def stopped_early(self) -> bool:
+        return self.held_out is not None and self.held_out.exhausted
 
     def train_step(self) -> tuple[dict, dict]:
         """One update, with other rays where the gradient of the first ones is not finite; returns the terms of the
@@ -138,7 +145,13 @@ def make_trainer(args: argparse.Namespace, scene: Scene, device: torch.device) -
         lrate_decay=args.lrate_decay,
         occupancy=occupancy,
         average=average,
+        held_out=make_held_out(args, scene, device) if args.i_val else None,
     )
+
+
+def make_held_out(args: argparse.Namespace, scene: Scene, device: torch.device) -> HeldOut:
+    views = held_out_views(scene, args.val_scene)
+    return HeldOut(views, draw_rays(scene, views, HELD_OUT_RAYS, args.pixel_center, device), args.patience)
 
 
 def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namespace) -> None:
@@ -159,20 +172,23 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namesp
         same_device = trainer.generators.load_state_dict(found.content["random_states"])
         if trainer.occupancy and "occupancy" in found.content:
             trainer.occupancy.load_state_dict(found.content["occupancy"])
+        if trainer.held_out and "held_out" in found.content:
+            trainer.held_out.load_state_dict(found.content["held_out"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{found.path}: its generator or occupancy state cannot be used ({error})") from error
+        fault = f"its generator, occupancy or held-out state cannot be used ({error})"
+        raise InputError(f"{found.path}: {fault}") from error
     if not same_device:
         say(f"{found.path}: was trained on another kind of device: the jitter of samples starts from the seed")
     for change in build.changed_options(found, args):
         say(change)
 
 
-def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device: torch.device) -> None:
+def describe(args: argparse.Namespace, scene: Scene, trainer: Trainer, device: torch.device) -> None:
     """A few lines on what was loaded."""
     train = " ".join(scene.view_names[view] for view in scene.train[:8]) + (" ..." if len(scene.train) > 8 else "")
-    sizes = [sum(p.numel() for p in network.parameters()) for network in networks if network is not None]
+    sizes = [sum(p.numel() for p in network.parameters()) for network in trainer.networks if network is not None]
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    terms = [regularizer.name for regularizer in build.build_regularizers(args, scene)]
+    terms = [regularizer.name for regularizer in trainer.regularizers]
     lines = {
         "scene": f"{scene.name} ({args.dataset_type}), {scene.width} x {scene.height}, "
         f"near {scene.near:g}, far {scene.far:g}, {'white' if scene.white_background else 'black'} background",
@@ -185,6 +201,9 @@ def describe(args: argparse.Namespace, scene: Scene, networks: Networks, device:
     if build.has_unseen(args):
         made = scene.made_poses
         lines["unseen"] = f"{len(scene.unseen if made is None else made)} poses; {unseen_note(args, scene)}"
+    if trainer.held_out:
+        until = f", until {args.patience} in a row bring no better one" if args.patience else ""
+        lines["held out"] = f"{len(trainer.held_out.views)} views, measured every {args.i_val} steps{until}"
     if args.skip_empty:
         low, high = (" ".join(f"{x:.3g}" for x in corner) for corner in bounds_of(scene))
         lines["bounds"] = f"{low} to {high}; space outside is left empty (skip_empty)"
@@ -242,8 +261,10 @@ def save(trainer: Trainer, args: argparse.Namespace) -> Path:
         sampler=trainer.sampler.state_dict(),
         occupancy=trainer.occupancy.state_dict() if trainer.occupancy else None,
         average=trainer.average.networks if trainer.average else None,
+        held_out=trainer.held_out.state_dict() if trainer.held_out else None,
     )
-    checkpoint.remove_old(folder, trainer.step, args.keep_checkpoints)
+    best = trainer.held_out.best_step if args.patience else None
+    checkpoint.remove_old(folder, trainer.step, args.keep_checkpoints, spared=best)
     return path
 
 
@@ -260,22 +281,37 @@ def due(step: int, every: int) -> bool:
 
 
 def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log, interrupt: Interrupt) -> None:
-    """Steps until N_iters, with a line, scalars, checkpoints and test views when they are due."""
+    """Steps until N_iters, or until held-out views gain nothing, with a line, scalars, checkpoints and test views when
+    they are due."""
     with progress_bar(total=args.N_iters, initial=trainer.step, unit="step", desc="training") as bar:
         clock = time.perf_counter()
-        while trainer.step < args.N_iters:
+        while trainer.step < args.N_iters and not trainer.stopped_early:
             with interrupt.held():
                 terms, renderings = trainer.train_step()
                 n_rays = sum(len(rendering.fine.acc) for rendering in renderings.values())
                 clock, start = time.perf_counter(), clock  # from step to step: CUDA runs behind the clock
                 report(trainer, args, log, bar, terms, renderings, n_rays / (clock - start))
                 saving = any(due(trainer.step, every) for every in (args.i_weights, args.i_testset, args.i_video))
-                if trainer.step == args.N_iters:
+                measured = due(trainer.step, args.i_val)
+                if measured:
+                    saving |= measure_held_out(trainer, args, scene, log)
+                if trainer.step == args.N_iters or trainer.stopped_early:
                     say(f"saved {save(trainer, args)}")
                 elif saving:
                     save_or_warn(trainer, args)
-            if look(trainer.rendered, args, scene, trainer.step, log):
+            if look(trainer.rendered, args, scene, trainer.step, log) or measured:
                 clock = time.perf_counter()
+
+
+def measure_held_out(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log) -> bool:
+    """Measure the held-out rays, and log it. Whether it is the best so far, whose weights patience is to keep."""
+    held_out, step = trainer.held_out, trainer.step
+    psnr = held_out.measure(make_renderer(args, trainer.rendered, scene), step)
+    best = "" if held_out.best_step == step else f"  (best {held_out.best:.2f} at step {held_out.best_step})"
+    say(f"step {step}  held-out psnr {psnr:.2f}{best}")
+    for write in (log.tensorboard, log.wandb):
+        write(step, {"psnr/held_out": psnr})
+    return args.patience > 0 and held_out.best_step == step
 
 
 def look(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, log: Log) -> bool:
@@ -348,14 +384,15 @@ def run_rendering(args: argparse.Namespace) -> int:
 
 def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, argv: list[str]) -> int:
     trainer = make_trainer(args, scene, device)
-    describe(args, scene, trainer.networks, device)
+    describe(args, scene, trainer, device)
     folder = build.run_folder(args)
     newest, found = checkpoint.latest(folder), build.find_checkpoint(args)
     if found:
         resume(trainer, found, args)
         say(f"going on from {found.path}, step {trainer.step}")
-    if trainer.step >= args.N_iters:
-        say(f"nothing to do: step {trainer.step} of N_iters {args.N_iters} is reached")
+    if trainer.step >= args.N_iters or trainer.stopped_early:
+        reached = f"step {trainer.step} of N_iters {args.N_iters} is reached"
+        say(f"nothing to do: {early_stop(trainer, args) if trainer.stopped_early else reached}")
         return 0
     with sole_owner(make_folder(folder)):
         if checkpoint.latest(folder) != newest:
@@ -383,8 +420,17 @@ def train_in_folder(trainer: Trainer, args: argparse.Namespace, scene: Scene, ar
         return 1
     finally:
         log.close()
+    if trainer.stopped_early:
+        say(early_stop(trainer, args))
     say(f"done: {trainer.step} steps, {build.run_folder(args)}")
     return 0
+
+
+def early_stop(trainer: Trainer, args: argparse.Namespace) -> str:
+    best, step = trainer.held_out.best, trainer.held_out.best_step
+    best_run = shlex.join(["python", "evaluate.py", str(build.run_folder(args)), "--step", str(step)])
+    return (f"stopped early at step {trainer.step}, as the held-out PSNR was best, {best:.2f}, at step {step}; "
+            f"to evaluate that one: {best_run}")
 
 
 def prepare_folder(args: argparse.Namespace, step: int) -> None:

@@ -41,7 +41,8 @@ BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "e
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
           "range_start": 0.5, "range_end_iter": 0,
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
-          "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0}
+          "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0,
+          "i_val": 0, "val_scene": None, "patience": 0}
 
 
 def defaults():
@@ -166,6 +167,7 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--random_bkgd"], "random_bkgd: found no --white_bkgd, expected it"),
     ([*MINIMAL, "--entropy_start_iter", "9", "--entropy_end_iter", "8"], "start_iter 9: found --entropy_end_iter 8"),
     ([*MINIMAL, "--range_start", "0"], "range_start: found '0', expected a number > 0 and <= 1"),
+    ([*MINIMAL, "--patience", "3"], "patience 3: found no --i_val"),
     ([*MINIMAL, "--freq_start", "2"], "freq_start 2: found no --freq_end_iter"),
     ([*MINIMAL, "--freq_end_iter", "9", "--i_embed", "-1"], "freq_end_iter 9: found --i_embed -1"),
     ([*MINIMAL, "--freq_end_iter", "9", "--multires", "0"], "freq_end_iter 9: found --multires 0"),

@@ -24,7 +24,8 @@ def held_out_views(scene: Scene, named: Sequence[int] | None) -> tuple[int, ...]
                 raise InputError(f"--val_scene: view {min(shared)} is a {kind} view, expected others")
         return tuple(named)
     if not scene.val or set(scene.val) & set(scene.test):
-        raise InputError(f"--i_val: {scene.name} has no validation views, expected some to be named by --val_scene")
+        raise InputError(f"--i_val: {scene.name} has no validation views, expected --val_scene to name some that "
+                         "are neither trained on nor tested on")
     return scene.val
 
 

@@ -235,7 +235,7 @@ EVALUATION_OPTIONS = (
     "config", "basedir", "expname", "datadir", "maskdir", "device", "render_only", "eval_only", "render_test",
     "render_train", "ckpt_render_iter", "ft_path", "no_reload", "chunk", "netchunk", "N_iters", "wandb",
     "i_print", "i_weights", "keep_checkpoints", "i_testset", "i_wandb", "i_img", "i_video",
-    "allow_outside",
+    "i_val", "val_scene", "patience", "allow_outside",
 )  # fmt: skip
 
 

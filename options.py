@@ -160,7 +160,7 @@ def add_own_options(group) -> None:
     group.add_argument("--near", type=AMOUNT, help="z-depth where rays begin, else the data set's (blender 2, dtu 0.1)")
     group.add_argument("--far", type=ABOVE_ZERO, help="z-depth where they end, else the data set's (blender 6, dtu 5)")
     group.add_argument("--keep_checkpoints", type=COUNT, default=0,
-                       help="keep the newest n checkpoints of the run and remove older ones; 0 = keep all")
+                       help="keep the newest n checkpoints of the run, with i_val the best too; 0 = keep all")
     group.add_argument("--pixel_center", type=bounded(float, 0, 1), default=0.0,
                        help="where in its pixel a ray passes: 0 the corner (released), 0.5 the centre")
 

@@ -172,9 +172,10 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, args: argparse.Namesp
         same_device = trainer.generators.load_state_dict(found.content["random_states"])
         if trainer.occupancy and "occupancy" in found.content:
             trainer.occupancy.load_state_dict(found.content["occupancy"])
-        if trainer.held_out and "held_out" in found.content:
+        own = found.path.resolve().parent == build.run_folder(args).resolve()  # of another run nothing is known here
+        if trainer.held_out and own and "held_out" in found.content:
             trainer.held_out.load_state_dict(found.content["held_out"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         fault = f"its generator, occupancy or held-out state cannot be used ({error})"
         raise InputError(f"{found.path}: {fault}") from error
     if not same_device:
@@ -263,7 +264,7 @@ def save(trainer: Trainer, args: argparse.Namespace) -> Path:
         average=trainer.average.networks if trainer.average else None,
         held_out=trainer.held_out.state_dict() if trainer.held_out else None,
     )
-    best = trainer.held_out.best_step if args.patience else None
+    best = trainer.held_out.best_step if trainer.held_out else None
     checkpoint.remove_old(folder, trainer.step, args.keep_checkpoints, spared=best)
     return path
 
@@ -304,14 +305,18 @@ def train(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log, in
 
 
 def measure_held_out(trainer: Trainer, args: argparse.Namespace, scene: Scene, log: Log) -> bool:
-    """Measure the held-out rays, and log it. Whether it is the best so far, whose weights patience is to keep."""
+    """Measure the held-out rays, and log it. Whether it is the best so far, whose weights are to be kept."""
     held_out, step = trainer.held_out, trainer.step
-    psnr = held_out.measure(make_renderer(args, trainer.rendered, scene), step)
+    try:
+        psnr = held_out.measure(make_renderer(args, trainer.rendered, scene), step)
+    except (InputError, OSError) as error:  # the hull looks at the photographs again
+        say(f"WARNING: step {step}: the held-out rays were not measured: {error}")
+        return False
     best = "" if held_out.best_step == step else f"  (best {held_out.best:.2f} at step {held_out.best_step})"
     say(f"step {step}  held-out psnr {psnr:.2f}{best}")
     for write in (log.tensorboard, log.wandb):
         write(step, {"psnr/held_out": psnr})
-    return args.patience > 0 and held_out.best_step == step
+    return held_out.best_step == step
 
 
 def look(networks: Networks, args: argparse.Namespace, scene: Scene, step: int, log: Log) -> bool:
@@ -391,8 +396,9 @@ def run_training(args: argparse.Namespace, scene: Scene, device: torch.device, a
         resume(trainer, found, args)
         say(f"going on from {found.path}, step {trainer.step}")
     if trainer.step >= args.N_iters or trainer.stopped_early:
-        reached = f"step {trainer.step} of N_iters {args.N_iters} is reached"
-        say(f"nothing to do: {early_stop(trainer, args) if trainer.stopped_early else reached}")
+        early = ", where the training was stopped early" if trainer.stopped_early else ""
+        say(f"nothing to do: step {trainer.step} of N_iters {args.N_iters} is reached{early}")
+        say_best(trainer, args)
         return 0
     with sole_owner(make_folder(folder)):
         if checkpoint.latest(folder) != newest:
@@ -420,17 +426,21 @@ def train_in_folder(trainer: Trainer, args: argparse.Namespace, scene: Scene, ar
         return 1
     finally:
         log.close()
-    if trainer.stopped_early:
-        say(early_stop(trainer, args))
-    say(f"done: {trainer.step} steps, {build.run_folder(args)}")
+    say_best(trainer, args)
+    early = ", stopped early" if trainer.stopped_early else ""
+    say(f"done: {trainer.step} steps{early}, {build.run_folder(args)}")
     return 0
 
 
-def early_stop(trainer: Trainer, args: argparse.Namespace) -> str:
-    best, step = trainer.held_out.best, trainer.held_out.best_step
-    best_run = shlex.join(["python", "evaluate.py", str(build.run_folder(args)), "--step", str(step)])
-    return (f"stopped early at step {trainer.step}, as the held-out PSNR was best, {best:.2f}, at step {step}; "
-            f"to evaluate that one: {best_run}")
+def say_best(trainer: Trainer, args: argparse.Namespace) -> None:
+    """Where the held-out views were best, and how to evaluate the weights of that step, if they are there."""
+    if not trainer.held_out or not trainer.held_out.best_step:
+        return
+    folder, best, step = build.run_folder(args), trainer.held_out.best, trainer.held_out.best_step
+    command = shlex.join(["python", "evaluate.py", str(folder), "--step", str(step)])
+    found = checkpoint.path_of(folder, step).is_file()
+    how = f"to evaluate that one: {command}" if found else "its checkpoint is not there"
+    say(f"the held-out PSNR was best, {best:.2f}, at step {step}; {how}")
 
 
 def prepare_folder(args: argparse.Namespace, step: int) -> None:

@@ -61,7 +61,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether run_nerf.py would find nothing to do."""
+        """Whether N_iters is reached. (A run that patience stopped is started, and finds nothing to do.)"""
         other_work = self.args.no_reload or self.args.render_only or self.args.eval_only
         return not other_work and self.step >= self.args.N_iters
 

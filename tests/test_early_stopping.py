@@ -9,6 +9,7 @@ import torch
 import checkpoint
 import early_stopping
 import evaluate
+import run_nerf
 from early_stopping import HELD_OUT_RAYS, HeldOut, held_out_views
 from errors import InputError
 from run_nerf import main
@@ -54,7 +55,7 @@ def test_which_views_are_held_out():
     for named, expected in (
         ([1, 3], "--val_scene: view 1 is a training view"), ([5], "--val_scene: view 5 is a test view"),
         ([6], r"--val_scene: found view 6, expected 0\.\.5"), ([2, 2], "--val_scene: view 2 is named twice"),
-        (None, "--i_val: memory has no validation views, expected some to be named by --val_scene"),
+        (None, "--i_val: memory has no validation views, expected --val_scene to name some"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=expected):
             held_out_views(scene, named)
@@ -65,16 +66,52 @@ def test_a_run_ends_keeps_its_best_and_goes_on_with_more_patience(blender, tmp_p
     command = options(blender, tmp_path, *extra)
     these_psnrs(monkeypatch, 10, 12, 11, 11.5)
     assert main([*command, "--patience", "2"]) == 0
-    said = capsys.readouterr().out
-    assert "stopped early at step 8, as the held-out PSNR was best, 12.00, at step 4" in said
-    assert f"python evaluate.py {tmp_path}/logs/run --step 4" in said
+    said, run = capsys.readouterr().out, f"{tmp_path}/logs/run"
+    assert f"held-out PSNR was best, 12.00, at step 4; to evaluate that one: python evaluate.py {run} --step 4" in said
+    assert f"done: 8 steps, stopped early, {run}" in said
     assert steps_saved(tmp_path) == [4, 5, 8]
     assert main([*command, "--patience", "2"]) == 0
-    assert "nothing to do: stopped early at step 8" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing to do: step 8 of N_iters 20 is reached, where the training was stopped early" in said
+    assert "best, 12.00, at step 4" in said
     these_psnrs(monkeypatch, 13, 9, 9, 9)
     assert main([*command, "--patience", "3"]) == 0
-    assert "stopped early at step 16, as the held-out PSNR was best, 13.00, at step 10" in capsys.readouterr().out
+    assert "held-out PSNR was best, 13.00, at step 10" in capsys.readouterr().out
     assert steps_saved(tmp_path) == [10, 15, 16]
+
+
+def test_another_run_starts_with_nothing_measured(blender, tmp_path, capsys, monkeypatch):
+    """--ft_path: what another run reached, of another scene perhaps, is no bar."""
+    measured = ["--i_val", "1", "--patience", "2"]
+    these_psnrs(monkeypatch, 30, 29, 28, 10, 9, 8)
+    assert main(options(blender, tmp_path, "--N_iters", "9", *measured)) == 0
+    start = ["--ft_path", str(tmp_path / "logs/run/000003.tar")]
+    assert main(options(blender, tmp_path, "--N_iters", "9", *measured, *start, name="other")) == 0
+    assert "held-out PSNR was best, 10.00, at step 4" in capsys.readouterr().out
+    assert contents(tmp_path, 6, "other")["held_out"] == {"views": [4], "best": 10, "best_step": 4, "waited": 2}
+
+
+@pytest.mark.parametrize("psnr", [math.nan, 12.0])
+def test_the_best_is_only_told_where_it_is(blender, tmp_path, capsys, monkeypatch, psnr):
+    command = options(blender, tmp_path, "--N_iters", "2", "--i_val", "1")
+    these_psnrs(monkeypatch, psnr, psnr)
+    assert main(command) == 0
+    (tmp_path / "logs/run/000001.tar").unlink(missing_ok=True)
+    capsys.readouterr()
+    assert main(command) == 0
+    lost = "best, 12.00, at step 1; its checkpoint is not there"
+    said = capsys.readouterr().out
+    assert (lost in said) if psnr == 12.0 else ("held-out PSNR was" not in said)
+
+
+def test_a_measurement_that_fails_does_not_end_training(blender, tmp_path, capsys, monkeypatch):
+    def fail(*arguments):
+        raise InputError("train/r_0.png: cannot be read as an image")
+
+    monkeypatch.setattr(run_nerf, "make_renderer", fail)
+    assert main(options(blender, tmp_path, "--N_iters", "3", "--i_val", "2", "--patience", "1")) == 0
+    assert "WARNING: step 2: the held-out rays were not measured: train/r_0.png" in capsys.readouterr().out
+    assert contents(tmp_path, 3)["held_out"]["waited"] == 0
 
 
 def test_measuring_leaves_training_alone_and_resumes_exactly(blender, tmp_path):
@@ -128,7 +165,8 @@ def test_the_best_of_other_views_is_forgotten(monkeypatch):
     assert (same_views.best, same_views.best_step) == (20.0, 100) and others == HeldOut((2, 4), [], 2)
 
 
-@pytest.mark.parametrize("state", [{"views": [4]}, {"views": [4], "best": "high", "best_step": 1, "waited": 0}, 3])
+@pytest.mark.parametrize("state", [{"views": [4]}, {"views": [4], "best": "high", "best_step": 1, "waited": 0},
+                                   {"views": [4], "best": 1, "best_step": math.inf, "waited": 0}, 3])
 def test_a_state_that_is_none_is_one_line(blender, tmp_path, capsys, state):
     command = options(blender, tmp_path, "--i_val", "1")
     assert main([*command, "--N_iters", "1"]) == 0

@@ -176,3 +176,11 @@ def test_a_state_that_is_none_is_one_line(blender, tmp_path, capsys, state):
     torch.save(content, path)
     assert main([*command, "--N_iters", "2"]) == 2
     assert f"{path}: its generator, occupancy or held-out state cannot be used" in capsys.readouterr().err
+
+
+def test_an_evaluation_stands_whatever_training_measures(blender, tmp_path):
+    command = options(blender, tmp_path, "--N_iters", "1", "--i_testset", "1")
+    assert main(command) == 0
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "logs/run/testset_000001").glob("*.png")}
+    assert main([*command, "--eval_only", "--i_val", "5", "--val_scene", "4", "--patience", "3"]) == 0
+    assert files and files == {path: path.stat().st_mtime_ns for path in files}

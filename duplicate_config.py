@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from errors import InputError, Parser, exit_status
-from files import atomic_file
-from options import LONGEST_LINE
+from infonerf.command_line import LONGEST_LINE
+from infonerf.system.errors import InputError, Parser, exit_status
+from infonerf.system.files import atomic_file
 
 LEGO = Path(__file__).parent / "configs/infonerf/synthetic/lego.txt"
 SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")

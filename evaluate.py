@@ -3,7 +3,7 @@
 One code path for this script, for `--eval_only` and `--render_only`, and for evaluations during training.
 """
 
-import startup  # noqa: F401  # isort: skip  # before torch
+from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
 import csv
 import json
@@ -20,21 +20,21 @@ import cv2
 import numpy as np
 import torch
 
-import build
-import checkpoint
-from errors import InputError, Parser, exit_status
-from files import atomic_file, free_path, make_folder
-from images import nearest
-from interrupt import Interrupt
-from logs import progress_bar, say
-from metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim
-from options import COUNT, POSITIVE, parse_options
-from ray_psnr import draw_rays, psnr_of_rays
-from render import Renderer, make_renderer, render_path, write_images
-from run_nerf_helpers import Image, Networks
-from scene import Scene, check_views
-from tiles import draw_tiles, measure_tiles, rendered_pixels
-from version import VERSION
+import run_nerf_helpers as build
+from infonerf.command_line import COUNT, POSITIVE, parse_options
+from infonerf.evaluation.metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim
+from infonerf.evaluation.ray_psnr import draw_rays, psnr_of_rays
+from infonerf.evaluation.tiles import draw_tiles, measure_tiles, rendered_pixels
+from infonerf.fields.nerf import Image, Networks
+from infonerf.rendering.pictures import Renderer, make_renderer, render_path, write_images
+from infonerf.scene.photographs import nearest
+from infonerf.scene.scene import Scene, check_views
+from infonerf.system.errors import InputError, Parser, exit_status
+from infonerf.system.files import atomic_file, free_path, make_folder
+from infonerf.system.interrupt import Interrupt
+from infonerf.system.logs import progress_bar, say
+from infonerf.training import checkpoint
+from infonerf.version import VERSION
 
 METRICS = ("psnr", "psnr_pooled", "ssim", "lpips", "psnr_masked", "ssim_masked", "depth_error", "floaters")
 RAY_METRICS = ("psnr_corrected", "psnr_corrected_masked")  # of random rays alone

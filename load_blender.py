@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camera_path import circle
-from errors import InputError
-from images import Photographs, half_intrinsics, nearest, read_depth
-from scene import Scene, choose_views, matrix_fault, require_files, require_folder, unseen_pool
+from infonerf.scene.photographs import Photographs, half_intrinsics, nearest, read_depth
+from infonerf.scene.poses import circle
+from infonerf.scene.scene import Scene, choose_views, matrix_fault, require_files, require_folder, unseen_pool
+from infonerf.system.errors import InputError
 
 NEAR, FAR = 2.0, 6.0
 BOUNDS = np.array([[-1.5] * 3, [1.5] * 3])  # of the objects of NeRF synthetic

@@ -7,10 +7,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from camera_path import through_cameras
-from errors import InputError
-from images import Photographs, half_intrinsics, half_size, read_pixels
-from scene import Scene, check_views, choose_views, intrinsics_fault, matrix_fault, require_folder, unseen_pool
+from infonerf.scene.photographs import Photographs, half_intrinsics, half_size, read_pixels
+from infonerf.scene.poses import through_cameras
+from infonerf.scene.scene import (
+    Scene,
+    check_views,
+    choose_views,
+    intrinsics_fault,
+    matrix_fault,
+    require_folder,
+    unseen_pool,
+)
+from infonerf.system.errors import InputError
 
 NEAR, FAR = 0.1, 5.0
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # world and camera axes, OpenCV <-> OpenGL

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from errors import InputError
+from infonerf.scene.made_poses import KINDS, make_poses
+from infonerf.scene.scene import Scene
+from infonerf.system.errors import InputError
 from load_blender import load_blender
 from load_dtu import load_dtu
-from scene import Scene
-from unseen_poses import KINDS, make_poses
 
 
 def load_scene(

@@ -3,7 +3,7 @@
 This file collects what the runs' folders hold and writes the page, `report_page.py` makes it. Images are uint8.
 """
 
-import startup  # noqa: F401  # isort: skip  # before torch
+from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
 import io
 import json
@@ -19,19 +19,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
-import build
-import checkpoint
-from errors import InputError, exit_status
+import run_nerf_helpers as build
 from evaluate import METRICS, Parser, run_options, shown_views
-from files import atomic_file
-from images import nearest, read_pixels
-from logs import say
-from metrics import to_far
-from options import COUNT
-from render import depth_colours
-from report_page import Group, Picture, Run, RunView, View, make_page
-from scene import Scene
-from version import VERSION
+from infonerf.command_line import COUNT
+from infonerf.evaluation.metrics import to_far
+from infonerf.rendering.pictures import depth_colours
+from infonerf.report.page import Group, Picture, Run, RunView, View, make_page
+from infonerf.scene.photographs import nearest, read_pixels
+from infonerf.scene.scene import Scene
+from infonerf.system.errors import InputError, exit_status
+from infonerf.system.files import atomic_file
+from infonerf.system.logs import say
+from infonerf.training import checkpoint
+from infonerf.version import VERSION
 
 MOST_VIEWS, MOST_POINTS = 25, 120
 LONGEST_SIDE, QUALITY, LOSSLESS = 256, 85, 101  # qualities of WebP, as OpenCV counts

@@ -3,7 +3,7 @@
 The loop, and what surrounds it: start or resume, progress, checkpoints, stopping in good order.
 """
 
-import startup  # noqa: F401  # isort: skip  # before torch
+from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
 import shlex
 import sys
@@ -13,24 +13,24 @@ from pathlib import Path
 
 import torch
 
-import build
-import checkpoint
-from averaging import WeightAverage
-from early_stopping import HELD_OUT_RAYS, HeldOut, held_out_views
-from errors import InputError, exit_status
+import run_nerf_helpers as build
 from evaluate import evaluate_checkpoint, evaluate_run, render_run_path, table
-from files import atomic_file, make_folder, sole_owner
-from interrupt import Interrupt, Stopped
-from logs import Log, progress_bar, say, start_wandb
+from infonerf.command_line import as_config, parse_options
+from infonerf.evaluation.metrics import psnr_of_mse
+from infonerf.evaluation.ray_psnr import draw_rays
+from infonerf.fields.average import WeightAverage
+from infonerf.fields.nerf import Networks, Query, Sampling, render_groups
+from infonerf.rendering.occupancy import Occupancy
+from infonerf.rendering.pictures import make_renderer, thumbnails
+from infonerf.scene.scene import Scene, bounds_of
+from infonerf.system.errors import InputError, exit_status
+from infonerf.system.files import atomic_file, make_folder, sole_owner
+from infonerf.system.interrupt import Interrupt, Stopped
+from infonerf.system.logs import Log, progress_bar, say, start_wandb
+from infonerf.training import checkpoint
+from infonerf.training.early_stopping import HELD_OUT_RAYS, HeldOut, held_out_views
+from infonerf.training.sampler import SEEN, UNSEEN, RaySampler
 from loss import Regularizer, loss_terms, needed_groups, total_loss
-from metrics import psnr_of_mse
-from occupancy import Occupancy
-from options import as_config, parse_options
-from ray_psnr import draw_rays
-from rays import SEEN, UNSEEN, RaySampler
-from render import make_renderer, thumbnails
-from run_nerf_helpers import Networks, Query, Sampling, render_groups
-from scene import Scene, bounds_of
 
 MAX_SKIPPED = 10  # attempts at one step
 

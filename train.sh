@@ -2,4 +2,6 @@
 # Train every config of a folder, one after another or one per GPU; see: bash train.sh --help
 # PYTHON names the interpreter, by default the `python` of the active environment.
 set -euo pipefail
-exec "${PYTHON:-python}" "$(dirname -- "${BASH_SOURCE[0]}")/train_configs.py" "$@"
+root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python}" -P -m infonerf.batch "$@"

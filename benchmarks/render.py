@@ -14,16 +14,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import startup  # noqa: E402, F401  # isort: skip  # before torch
+from infonerf.system import startup  # noqa: E402, F401  # isort: skip  # before torch
 import torch  # noqa: E402
 
-from errors import Parser, exit_status  # noqa: E402
 from evaluate import load_run, run_options  # noqa: E402
-from metrics import mse, psnr_of_mse  # noqa: E402
-from options import POSITIVE  # noqa: E402
-from rays import cameras_of, image_rays  # noqa: E402
-from render import make_renderer  # noqa: E402
-from run_nerf_helpers import render_image  # noqa: E402
+from infonerf.command_line import POSITIVE  # noqa: E402
+from infonerf.evaluation.metrics import mse, psnr_of_mse  # noqa: E402
+from infonerf.fields.nerf import render_image  # noqa: E402
+from infonerf.rendering.pictures import make_renderer  # noqa: E402
+from infonerf.system.errors import Parser, exit_status  # noqa: E402
+from infonerf.training.sampler import cameras_of, image_rays  # noqa: E402
 
 PLAIN = ["--exact_dense", "False", "--precision", "fp32", "--skip_empty", "False"]  # whatever the run was trained with
 VARIANTS = {

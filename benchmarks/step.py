@@ -18,17 +18,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import startup  # noqa: E402, F401  # isort: skip  # before torch
+from infonerf.system import startup  # noqa: E402, F401  # isort: skip  # before torch
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-import build  # noqa: E402
-import checkpoint  # noqa: E402
-import fused  # noqa: E402
-from errors import Parser, exit_status  # noqa: E402
-from occupancy import EVERY  # noqa: E402
-from options import POSITIVE, parse_options  # noqa: E402
+import run_nerf_helpers as build  # noqa: E402
+from infonerf.command_line import POSITIVE, parse_options  # noqa: E402
+from infonerf.fields import fused  # noqa: E402
+from infonerf.rendering.occupancy import EVERY  # noqa: E402
+from infonerf.system.errors import Parser, exit_status  # noqa: E402
+from infonerf.training import checkpoint  # noqa: E402
 from run_nerf import Trainer, make_trainer  # noqa: E402
 
 DEFAULT_MEMORY = {"MALLOC_CHECK_": "0"}  # any word of the environment on malloc keeps startup.py from having one

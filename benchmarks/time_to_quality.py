@@ -22,20 +22,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from errors import Parser, exit_status  # noqa: E402
-from options import ABOVE_ZERO, POSITIVE, parse_options  # noqa: E402
+from infonerf.command_line import ABOVE_ZERO, POSITIVE, parse_options  # noqa: E402
+from infonerf.system.errors import Parser, exit_status  # noqa: E402
 
 RAYS, GROWTH = 6000, 1.15  # rays measured; each measurement is this much later than the last
 
 
 def child(started: float, minutes: float, steps: int, split: str, options: list[str]) -> int:
     """Train, and print a line of JSON for each measurement."""
-    import startup  # noqa: F401  # isort: skip  # before torch
+    from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
 
-    import build
+    import run_nerf_helpers as build
     from evaluate import views_of
-    from ray_psnr import draw_rays, psnr_of_rays
-    from render import make_renderer
+    from infonerf.evaluation.ray_psnr import draw_rays, psnr_of_rays
+    from infonerf.rendering.pictures import make_renderer
     from run_nerf import make_trainer
 
     args, _ = parse_options([*options, "--expname", "benchmark"])

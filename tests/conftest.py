@@ -10,8 +10,9 @@ import shutil
 import pytest
 
 import run_nerf
-from scenes import write_dtu
-from test_training import options
+from support.devices import pretended_device  # noqa: F401
+from support.runs import options
+from support.scenes import write_blender, write_dtu
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +30,13 @@ def logdir(trained, tmp_path):
     """A copy of the run, so that each test has its own."""
     shutil.copytree(trained / "logs", tmp_path / "logs")
     return tmp_path / "logs" / "run"
+
+
+@pytest.fixture
+def blender(tmp_path):
+    return write_blender(tmp_path / "scene")
+
+
+@pytest.fixture
+def dtu(tmp_path):
+    return write_dtu(tmp_path / "scan")

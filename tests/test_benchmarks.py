@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from options import parse_options
+from infonerf.command_line import parse_options
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-import build
-import images
-import reference
-from draws import DOUBLE, rand
+import run_nerf_helpers as build
+from infonerf.command_line import parse_options
+from infonerf.fields.nerf import (
+    NeRF,
+    Rendering,
+    composite,
+)
+from infonerf.scene import photographs as images
+from infonerf.scene.made_poses import KINDS
 from load_blender import load_blender
 from load_dtu import load_dtu
 from load_scene import with_made_poses
@@ -26,19 +31,12 @@ from loss import (
     loss_terms,
     occlusion_regularizer,
 )
-from options import parse_options
 from run_nerf import main, make_trainer
-from run_nerf_helpers import (
-    NeRF,
-    Rendering,
-    composite,
-)
-from scenes import HEIGHT, WIDTH, memory_scene, random_pixels, refused, write_blender, write_dtu
-from test_device import DEVICE, TINY, pretended_device  # noqa: F401
-from test_training import contents, losses_printed, options, same
-from unseen_poses import KINDS
-
-LOSSES = ["--entropy", "--entropy_ray_zvals_lambda", "0.01", "--smoothing", "--smoothing_lambda", "0.01"]
+from support import reference
+from support.devices import DEVICE, TINY
+from support.draws import DOUBLE, rand
+from support.runs import LOSSES, contents, losses_printed, options, same
+from support.scenes import HEIGHT, WIDTH, memory_scene, random_pixels, refused, write_blender, write_dtu
 
 
 def alpha_scene():
@@ -120,7 +118,7 @@ def test_all_together(tmp_path, mode):
 
 @BY_OPTION
 @pytest.mark.parametrize("exact", [[], ["--exact_dense"]], ids=["sparse", "dense"])
-def test_steps_stay_on_the_device(pretended_device, extra, exact):  # noqa: F811
+def test_steps_stay_on_the_device(pretended_device, extra, exact):
     args, _ = parse_options([*TINY, "--no_batching", "--N_importance", "5", "--use_viewdirs", *extra, *exact])
     scene = with_made_poses(alpha_scene(), args.unseen_poses) if args.unseen_poses in KINDS else alpha_scene()
     trainer = make_trainer(args, scene, DEVICE)

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-import build
-from options import parse_options
+import run_nerf_helpers as build
+from infonerf.command_line import parse_options
 from run_nerf import make_trainer
-from scenes import write_blender, write_dtu
+from support.scenes import write_blender, write_dtu
 
 FLAGS = ("entropy", "smoothing", "no_batching", "use_viewdirs", "white_bkgd", "half_res")
 TINY = [

@@ -12,52 +12,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-import build
-import occupancy
-import rays
-import sparse
-from errors import InputError
-from options import parse_options
-from ray_psnr import draw_rays
-from rays import cameras_of, image_rays
-from render import make_renderer
+import run_nerf_helpers as build
+from infonerf.command_line import parse_options
+from infonerf.evaluation.ray_psnr import draw_rays
+from infonerf.fields.nerf import render_image
+from infonerf.rendering.pictures import make_renderer
+from infonerf.system.errors import InputError
+from infonerf.training.sampler import cameras_of, image_rays
 from run_nerf import make_trainer
-from run_nerf_helpers import render_image
-from scenes import HEIGHT, WIDTH, memory_scene
-
-
-def pretend() -> torch.device:
-    if torch.backends.cuda.is_built():
-        return torch.device("cuda:0")
-    _setup_privateuseone_for_python_backend("pretended")
-    return torch.device("pretended:0")
-
-
-DEVICE = pretend()
-TINY = [
-    "--expname", "t", "--datadir", "d", "--dataset_type", "blender", "--netwidth", "8", "--netwidth_fine", "8",
-    "--N_rand", "6", "--N_entropy", "4", "--N_samples", "4", "--white_bkgd", "--entropy", "--chunk", "16",
-    "--entropy_ray_zvals_lambda", "0.1", "--smoothing", "--smoothing_lambda", "0.1", "--smooth_pixel_range", "2",
-    "--raw_noise_std", "1",
-]  # fmt: skip
-
-
-@pytest.fixture
-def pretended_device(monkeypatch):
-    monkeypatch.setattr(rays, "random_integer", lambda low, high, generator: low)
-    monkeypatch.setattr(rays, "distinct_integers", lambda n, high, generator: torch.arange(n))
-    monkeypatch.setattr(torch, "isfinite", lambda loss: True)
-    for module in (occupancy, sparse):
-        monkeypatch.setattr(module, "numbers_of", lambda mask: torch.arange(len(mask), device=mask.device))
-    monkeypatch.setattr(occupancy, "EVERY", 1)
-    monkeypatch.setattr(occupancy, "WARM_UP", 1)
-    cpu_generators = build.build_generators(0, torch.device("cpu"))
-    monkeypatch.setattr(build, "build_generators", lambda seed, device: cpu_generators)
-    with FakeTensorMode():
-        yield
+from support.devices import DEVICE, TINY
+from support.scenes import HEIGHT, WIDTH, memory_scene
 
 
 def test_a_tensor_left_on_the_cpu_is_found(pretended_device):

@@ -8,7 +8,7 @@ import pytest
 
 import duplicate_config
 from duplicate_config import main
-from options import parse_options
+from infonerf.command_line import parse_options
 
 ROOT = Path(__file__).parent.parent
 LEGO = ROOT / "configs/infonerf/synthetic/lego.txt"

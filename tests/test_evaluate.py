@@ -16,11 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import run_nerf
 from evaluate import main, means, table
-from metrics import psnr
-from render import depth_colours, unit_depth, write_gif, write_mp4
-from run_nerf_helpers import Image
-from scenes import HEIGHT, WIDTH, memory_scene, write_blender, write_depth
-from test_training import options
+from infonerf.evaluation.metrics import psnr
+from infonerf.fields.nerf import Image
+from infonerf.rendering.pictures import depth_colours, unit_depth, write_gif, write_mp4
+from support.runs import options
+from support.scenes import HEIGHT, WIDTH, memory_scene, write_blender, write_depth
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 

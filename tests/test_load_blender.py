@@ -9,7 +9,7 @@ import pytest
 
 from load_blender import load_blender, view_name
 from load_dtu import load_dtu
-from scenes import (
+from support.scenes import (
     HEIGHT,
     WIDTH,
     cut,

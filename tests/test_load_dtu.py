@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from load_dtu import decompose, load_dtu
-from scenes import (
+from support.scenes import (
     HEIGHT,
     WIDTH,
     cut,

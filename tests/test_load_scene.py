@@ -4,12 +4,12 @@ import inspect
 
 import pytest
 
-import build
+import run_nerf_helpers as build
+from infonerf.command_line import parse_options
 from load_blender import load_blender
 from load_dtu import load_dtu
 from load_scene import load_scene
-from options import parse_options
-from scenes import HEIGHT, WIDTH, refused, write_blender, write_dtu
+from support.scenes import HEIGHT, WIDTH, refused, write_blender, write_dtu
 
 DEFAULTS = {
     "maskdir": None, "half_res": False, "testskip": 8, "white_bkgd": False, "train_scene": None, "test_scene": None,

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import reference
-from draws import DOUBLE, rand
+from infonerf.fields.nerf import Rendering
 from loss import (
     Regularizer,
     active,
@@ -22,7 +21,8 @@ from loss import (
     smoothness_regularizer,
     total_loss,
 )
-from run_nerf_helpers import Rendering
+from support import reference
+from support.draws import DOUBLE, rand
 
 ACC = torch.tensor([0.75, 0.91, 0.05, 0.0], dtype=DOUBLE)  # of four rays; all but the first two below 0.1
 

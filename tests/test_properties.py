@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import duplicate_config
-from errors import InputError
-from images import on_background, read_pixels
+from infonerf.command_line import LEFT_OUT, as_config, make_parser, parse_options
+from infonerf.scene.photographs import on_background, read_pixels
+from infonerf.system.errors import InputError
 from load_blender import load_blender
 from load_dtu import load_dtu
 from load_scene import with_made_poses
-from options import LEFT_OUT, as_config, make_parser, parse_options
-from scenes import look_at_origin, write_blender, write_dtu
+from support.scenes import look_at_origin, write_blender, write_dtu
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=150,
                           suppress_health_check=list(HealthCheck))  # fmt: skip

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from reference import (
+from support.reference import (
     coarse_depths,
     colour_term,
     composite,

@@ -5,6 +5,9 @@ import itertools
 import pytest
 import torch
 
+from infonerf.fields.nerf import DenseQuery, Rendering, Sampling, composite, render_groups
+from infonerf.rendering.sparse import SparseQuery
+from infonerf.training.sampler import Rays
 from loss import (
     carving_regularizer,
     depth_smoothness_regularizer,
@@ -15,10 +18,7 @@ from loss import (
     smoothness_regularizer,
     total_loss,
 )
-from rays import Rays
-from run_nerf_helpers import DenseQuery, Rendering, Sampling, composite, render_groups
-from scenes import small_networks
-from sparse import SparseQuery
+from support.scenes import small_networks
 
 DENSITIES = (0.0, 1e-30, 1e-10, 1e-3, 1.0, 1e3, 1e8, -1e8)
 GROUPS = ("seen", "seen_near", "unseen", "unseen_near")

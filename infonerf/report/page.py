@@ -1,0 +1,452 @@
+"""The page of report.py: records of runs in, one HTML text out, in the frame of report_template.html.
+
+Text is escaped where it becomes an element, so whatever a file says stays text.
+"""
+
+import base64
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+from evaluate import shown, shown_views
+
+METRICS = {  # name: heading, whether greater is better
+    "psnr": ("PSNR", True),
+    "ssim": ("SSIM", True),
+    "lpips": ("LPIPS", False),
+    "psnr_masked": ("PSNR in mask", True),
+    "ssim_masked": ("SSIM in mask", True),
+    "depth_error": ("Depth error", False),
+    "floaters": ("Floaters", False),
+}
+NOT_COMPARABLE = "not measured on the same views at the same size, hence no best is marked"
+ALWAYS = ("psnr", "ssim", "lpips")  # columns that are there even where empty
+TRUE_DEPTH = " Depth error in the scene's units; floaters: the share of pixels that end well before the true surface."
+OF_A_VIEW = ("psnr", "ssim", "depth_error", "floaters")
+CURVES = {
+    "psnr/fine": "PSNR of training rays, dB",
+    "test/psnr": "PSNR of test views, dB",
+    "psnr/held_out": "PSNR of held-out rays, dB",
+    "loss/colour_fine": "Colour loss",
+    "loss/entropy": "Ray entropy",
+    "loss/smoothing": "KL smoothness",
+    "loss/total": "Sum of the weighted losses",
+    "psnr/coarse": "PSNR of training rays, coarse network, dB",
+    "loss/colour_coarse": "Colour loss, coarse network",
+}
+FRAME = Path(__file__).with_name("template.html")
+COLOURS = 6  # series that the style sheet has colours for; then they come again, dashed
+
+
+# The records.
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded image. kind: its MIME type; still: the first frame of a moving one."""
+
+    data: bytes
+    kind: str
+    width: int
+    height: int
+    still: "Picture | None" = None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a run made of one test view. Without ground truth there is no error map."""
+
+    metrics: dict[str, float | None]
+    rgb: Picture | None
+    depth: Picture | None
+    error: Picture | None
+
+
+@dataclass(frozen=True)
+class View:
+    name: str
+    truth: dict[str, Picture]  # "ground truth" and, where there is one, "true depth"
+    runs: dict[str, RunView]  # by the run's label
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of the table. notes: what to know about it, each with a command or None."""
+
+    number: int
+    label: str
+    folder: str
+    losses: str
+    options: dict[str, str]
+    record: dict | None
+    curves: dict[str, list[tuple[int, float]]]
+    loops: dict[str, Picture] = field(default_factory=dict)
+    notes: list[tuple[str, str | None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one scene. views: those shown, of `n_views`."""
+
+    scene: str
+    facts: str
+    runs: list[Run]
+    views: list[View]
+    n_views: int
+    comparable: bool
+    ramps: dict[str, Picture]  # the colours of "depth" and "error", as bars
+
+
+# Elements.
+
+
+class Markup(str):
+    """Text that is HTML already; any other text is escaped."""
+
+
+VOID = ("img", "source")
+
+
+def element(tag: str, *children, **attributes) -> Markup:
+    """An HTML or SVG element; `class_` and `aria_label` stand for class and aria-label. Attributes and
+    children that are None are left out, children that are not Markup are escaped."""
+    given = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value is not None)
+    start = "".join(f' {name}="{html.escape(str(value))}"' for name, value in given)
+    if tag in VOID:
+        return Markup(f"<{tag}{start}>")
+    return Markup(f"<{tag}{start}>{joined(children)}</{tag}>")
+
+
+def joined(parts: Sequence) -> Markup:
+    texts = (part if isinstance(part, Markup) else html.escape(str(part)) for part in parts if part is not None)
+    return Markup("".join(texts))
+
+
+def section(heading: str, content: Markup) -> Markup:
+    return element("section", element("h2", heading), content, id=identity(heading))
+
+
+def identity(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
+def data_uri(picture: Picture) -> str:
+    return f"data:{picture.kind};base64,{base64.b64encode(picture.data).decode()}"
+
+
+def image(picture: Picture | None, alt: str, missing: str = "not there", **attributes) -> Markup:
+    """A picture, or a word in its place. One that moves stands still for who asked for less motion."""
+    if picture is None:
+        return element("p", missing, class_="missing")
+    size = {"width": picture.width, "height": picture.height}
+    found = element("img", src=data_uri(picture), alt=alt, **size, **attributes)
+    if picture.still is None:
+        return found
+    still = element("source", srcset=data_uri(picture.still), media="(prefers-reduced-motion: reduce)")
+    return element("picture", still, found)
+
+
+def colour_of(run: Run) -> str:
+    return f"c{run.number % COLOURS}"
+
+
+def swatch(run: Run) -> Markup:
+    return element("span", "", class_=f"swatch {colour_of(run)}", aria_hidden="true")
+
+
+def table(head: Sequence[str], bodies: Sequence[Markup], label: str) -> Markup:
+    """A table that scrolls within the page where it is too wide."""
+    header = element("thead", element("tr", *(element("th", text, scope="col") for text in head)))
+    content = element("table", element("caption", label), header, *bodies)
+    return element("div", content, class_="scroll", role="region", tabindex="0", aria_label=label)
+
+
+# The table of runs.
+
+
+def best(metric: str, values: Sequence[float | None]) -> set[int]:
+    """Which values are best, as far as their digits are shown; none where there is nothing to compare."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return set()
+    winner = shown(metric, max(known) if METRICS[metric][1] else min(known))
+    found = {i for i, value in enumerate(values) if value is not None and shown(metric, value) == winner}
+    return found if len(found) < len(known) else set()
+
+
+def number(metric: str, value: float | None, is_best: bool, tag: str = "td") -> Markup:
+    return element(tag, element("strong", shown(metric, value)) if is_best else shown(metric, value))
+
+
+def runs_section(groups: Sequence[Group]) -> Markup:
+    means = [run.record["mean"] for group in groups for run in group.runs if run.record]
+    columns = [name for name in METRICS if name in ALWAYS or any(mean.get(name) is not None for mean in means)]
+    arrows = {True: "\u2191", False: "\u2193"}
+    names = [f"{METRICS[name][0]}\N{NO-BREAK SPACE}{arrows[METRICS[name][1]]}" for name in columns]
+    head = ["Run", *names, "Step", "Views", "Minutes"]
+    note = (
+        "Means over the test views. \u2191 higher is better, \u2193 lower is better; "
+        "the best of a scene's runs stands out. PSNR in dB; the minutes are those of the evaluation."
+    ) + TRUE_DEPTH * ("floaters" in columns)
+    bodies = [group_rows(group, columns, len(head)) for group in groups]
+    return joined([table(head, bodies, "Runs and their means"), element("p", note, class_="muted"), notes(groups)])
+
+
+def group_rows(group: Group, columns: Sequence[str], width: int) -> Markup:
+    """A scene's heading and a row a run."""
+    name = element("span", element("b", group.scene), " ", element("span", group.facts, class_="muted"))
+    heading = element("th", name, scope="rowgroup", colspan=width)
+    means = [run.record["mean"] if run.record else {} for run in group.runs]
+    winners = {name: best(name, [mean.get(name) for mean in means]) if group.comparable else set() for name in columns}
+    rows = []
+    for i, run in enumerate(group.runs):
+        method = element("span", run.losses, class_="muted")
+        cells = [number(name, means[i].get(name), i in winners[name]) for name in columns]
+        record = run.record
+        facts = (record["step"], shown_views(record), f"{record['seconds'] / 60:.1f}") if record else "---"
+        name = element("th", swatch(run), element("b", run.label), method, scope="row")
+        rows.append(element("tr", name, *cells, *(element("td", fact) for fact in facts)))
+    return element("tbody", element("tr", heading, class_="group"), *rows)
+
+
+def notes(groups: Sequence[Group]) -> Markup | None:
+    """What to know about scenes and runs; the same of several runs is said once."""
+    said: dict[tuple, list[str]] = {}
+    for group in groups:
+        if not group.comparable:
+            said.setdefault((NOT_COMPARABLE, None), []).append(group.scene)
+        for run in group.runs:
+            for note in run.notes:
+                said.setdefault(note, []).append(run.label)
+    items = []
+    for (text, command), names in said.items():
+        rest = (": ", element("code", command)) if command else ()
+        items.append(element("li", element("b", ", ".join(names)), f": {text}", *rest))
+    return element("ul", *items, class_="notes") if items else None
+
+
+# Curves.
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 240, 56, 10, 8, 42
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Values low..high to pixels start..end, perhaps by their logarithm."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (
+            self.low, self.high, value)  # fmt: skip
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def ticks(self) -> list[float]:
+        if not self.log:
+            return linear_ticks(self.low, self.high)
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        fine, coarse = ([m * 10.0**d for d in decades for m in factors if self.low <= m * 10.0**d <= self.high]
+                        for factors in ((1, 2, 5), (1,)))  # fmt: skip
+        return fine if len(fine) <= 7 else coarse[:: -(-len(coarse) // 6)]
+
+
+def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers within low..high, about `most` of them."""
+    if not high > low:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(m * power for m in (1, 2, 5, 10) if (high - low) / (m * power) <= most)
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def brief(value: float) -> str:
+    """A number for an axis: 25k, 0.05, 2e-07."""
+    return f"{value / 1000:g}k" if abs(value) >= 1000 and value % 100 == 0 and abs(value) < 1e6 else f"{value:.4g}"
+
+
+def curve_chart(title: str, series: dict[str, tuple[Run, list[tuple[int, float]]]]) -> Markup:
+    """The curves of all runs that have this value: label -> run and (step, value) points."""
+    steps = [step for _, points in series.values() for step, _ in points]
+    values = [value for _, points in series.values() for _, value in points]
+    log = not title.startswith("PSNR") and min(values) > 0 and max(values) >= 10 * min(values)
+    x = Axis(min(steps), max(steps), LEFT, WIDTH - RIGHT)
+    y = Axis(min(values), max(values), HEIGHT - BOTTOM - 6, TOP, log)
+    unit = "dB" if title.startswith("PSNR") else "value, logarithmic" if log else "value"
+    lines = [curve(run, points, x, y) for run, points in series.values()]
+    ends = [f"{label} {brief(points[-1][1])} at step {points[-1][0]}" for label, (_, points) in series.items()]
+    svg = element(
+        "svg", *grid(x, y, unit), *lines,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over steps: {'; '.join(ends)}",
+    )  # fmt: skip
+    keys = [
+        element("li", swatch(run), element("span", label), " ", element("b", brief(points[-1][1]), title="last value"))
+        for label, (run, points) in series.items()
+    ]
+    return element("figure", element("figcaption", title), svg, element("ul", *keys, class_="legend"), class_="chart")
+
+
+def grid(x: Axis, y: Axis, unit: str) -> list[Markup]:
+    """Grid lines, the numbers at them, and what the axes are."""
+    parts, bottom = [], HEIGHT - BOTTOM
+    for value in y.ticks():
+        at = y(value)
+        parts.append(element("path", class_="grid", d=f"M{LEFT} {at}H{WIDTH - RIGHT}"))
+        parts.append(element("text", brief(value), x=LEFT - 7, y=at + 4, text_anchor="end"))
+    for value in x.ticks():
+        at = x(value)
+        parts.append(element("path", class_="grid", d=f"M{at} {bottom}v4"))
+        parts.append(element("text", brief(value), x=at, y=bottom + 17, text_anchor="middle"))
+    parts.append(element("path", class_="axis", d=f"M{LEFT} {bottom}H{WIDTH - RIGHT}"))
+    middle = (TOP + bottom) / 2
+    parts.append(element("text", "step", class_="name", x=(LEFT + WIDTH) / 2, y=HEIGHT - 6, text_anchor="middle"))
+    parts.append(element("text", unit, class_="name", transform=f"translate(13 {middle}) rotate(-90)",
+                         text_anchor="middle"))  # fmt: skip
+    return parts
+
+
+def curve(run: Run, points: list[tuple[int, float]], x: Axis, y: Axis) -> Markup:
+    """A line, and at every point a spot that says its value when the mouse is over it."""
+    places = [(x(step), y(value)) for step, value in points]
+    dash = "5 4" if run.number >= COLOURS else None
+    line = element("path", class_="line", d="M" + "L".join(f"{a} {b}" for a, b in places), stroke_dasharray=dash)
+    spots = [
+        element("circle", element("title", f"{run.label}, step {step}: {value:.4g}"), class_="spot", cx=a, cy=b, r=7)
+        for (a, b), (step, value) in zip(places, points, strict=True)
+    ]
+    end = element("circle", class_="end", cx=places[-1][0], cy=places[-1][1], r=3)
+    return element("g", line, end, *spots, class_=colour_of(run))
+
+
+def curves_section(runs: Sequence[Run], most: int) -> Markup:
+    tags = sorted({tag for run in runs for tag in run.curves}, key=lambda tag: (*CURVES, tag).index(tag))
+    if not tags:
+        return element("p", "No curves: the runs have no TensorBoard events.")
+    charts = []
+    for tag in tags:
+        series = {run.label: (run, run.curves[tag]) for run in runs if run.curves.get(tag)}
+        charts.append(curve_chart(CURVES.get(tag, tag), series))
+    text = f"As logged, losses before their weights. Of more than {most} points, neighbours are averaged."
+    return joined([element("p", text, class_="muted"), element("div", *charts, class_="charts")])
+
+
+# Pictures.
+
+
+def loops_section(groups: Sequence[Group]) -> Markup | None:
+    """The looping renders of the runs' paths."""
+    figures = []
+    for run in (run for group in groups for run in group.runs if run.loops):
+        pictures = [image(loop, f"{run.label}, {kind} along a camera path") for kind, loop in run.loops.items()]
+        caption = element("figcaption", swatch(run), element("b", run.label))
+        figures.append(element("figure", caption, element("div", *pictures, class_="pair"), class_="loop"))
+    return element("div", *figures, class_="loops") if figures else None
+
+
+def views_section(groups: Sequence[Group]) -> Markup:
+    parts = [part for group in groups if group.views for part in group_views(group, len(groups) > 1)]
+    return joined(parts or [element("p", "No test views are shown.")])
+
+
+def group_views(group: Group, with_name: bool) -> list[Markup]:
+    """A scene's heading, what its pictures mean, and its views."""
+    left_out = group.n_views - len(group.views)
+    count = f"{len(group.views)} of {group.n_views} views; {left_out} left out." if left_out else None
+    legend = element(
+        "p", count, " " if count else None, "For each run: the rendering, its depth (",
+        image(group.ramps["depth"], "bright to dark", class_="ramp"), " from near to far, or empty) and its error (",
+        image(group.ramps["error"], "dark to bright", class_="ramp"), " from none to half the range or more).",
+        class_="muted",
+    )  # fmt: skip
+    heading = element("h3", group.scene, class_="scene") if with_name else None
+    return [part for part in (heading, legend) if part] + [view_row(view, group.runs) for view in group.views]
+
+
+def view_row(view: View, runs: Sequence[Run]) -> Markup:
+    """One test view: the ground truth, then each run's pictures."""
+    runs = [run for run in runs if run.record]
+    truth = None
+    if view.truth:
+        pictures = [image(picture, f"{view.name}, {kind}", class_="zoom") for kind, picture in view.truth.items()]
+        truth = element("figure", element("figcaption", "Ground truth"), element("div", *pictures), class_="truth")
+    numbers = [view.runs[run.label].metrics if run.label in view.runs else {} for run in runs]
+    winners = {name: best(name, [metrics.get(name) for metrics in numbers]) for name in OF_A_VIEW}
+    figures = []
+    for i, run in enumerate(runs):
+        values = [
+            element("span", f"{METRICS[name][0]} ", number(name, value, i in winners[name], "span"), class_="number")
+            for name, value in numbers[i].items()
+            if name in winners and (name in ALWAYS or value is not None)
+        ]
+        caption = element("figcaption", swatch(run), element("b", run.label), *values)
+        figures.append(element("figure", caption, trio(view, run), class_="run"))
+    strip = element("div", element("h4", view.name), truth, *figures, class_="strip")
+    return element("article", strip, class_=("view untrue", "view", "view deep")[len(view.truth)])
+
+
+def trio(view: View, run: Run) -> Markup:
+    """Rendering, depth and error of a run's view, or that it is not there."""
+    found = view.runs.get(run.label)
+    if found is None:
+        return element("p", "not rendered", class_="missing")
+    pictures = {"rendering": found.rgb, "depth": found.depth, "error": found.error}
+    if not view.truth:
+        del pictures["error"]
+    named = [image(picture, f"{view.name}, {run.label}, {kind}", class_="zoom") for kind, picture in pictures.items()]
+    return element("div", *named, class_="trio")
+
+
+# Options, and the whole page.
+
+
+def options_section(runs: Sequence[Run]) -> Markup:
+    """The options in which the runs differ, and, folded, all of them."""
+    names = sorted({name for run in runs for name in run.options})
+    rows = {name: [run.options.get(name, "-") for run in runs] for name in names}
+    differing = {name: values for name, values in rows.items() if len(set(values)) > 1}
+    everything = element("details", element("summary", f"All {len(rows)} options"), options_table(rows, runs, "All"))
+    if len(runs) < 2:
+        return everything
+    text = element("p", "Options in which the runs differ:" if differing else "The runs have the same options.")
+    different = options_table(differing, runs, "Differing") if differing else None
+    return joined([text, different, everything])
+
+
+def options_table(rows: dict[str, list[str]], runs: Sequence[Run], which: str) -> Markup:
+    head = ["Option", *(run.label for run in runs)]
+    body = [
+        element("tr", element("th", name, scope="row"), *(element("td", value) for value in values))
+        for name, values in rows.items()
+    ]
+    return table(head, [element("tbody", *body, class_="text")], f"{which} options")
+
+
+def make_page(groups: Sequence[Group], version: str, most_points: int) -> str:
+    """The whole page."""
+    runs = sorted((run for group in groups for run in group.runs), key=lambda run: run.number)
+    sections = {
+        "Runs": runs_section(groups),
+        "Around the scene": loops_section(groups),
+        "Curves": curves_section(runs, most_points),
+        "Test views": views_section(groups),
+        "Options": options_section(runs),
+    }
+    there = {heading: section(heading, content) for heading, content in sections.items() if content}
+    links = [element("a", heading, href=f"#{identity(heading)}") for heading in there]
+    scenes = ", ".join(dict.fromkeys(group.scene for group in groups))
+    names = ", ".join(run.label for run in runs)
+    return Template(FRAME.read_text(encoding="utf-8")).substitute(
+        title=joined([f"{scenes}: {names}"]),
+        heading=joined([scenes]),
+        lede=joined([f"{len(runs)} runs side by side" if len(runs) > 1 else f"The run {names}"]),
+        nav=element("nav", *links, aria_label="Sections"),
+        content="\n".join(there.values()),
+        footer=joined([f"Made by report.py {version} from {', '.join(run.folder for run in runs)}"]),
+    )

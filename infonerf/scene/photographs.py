@@ -1,0 +1,144 @@
+"""Image files -> arrays: photographs, their alpha, true depths. Axes: h w pixels; v views."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from infonerf.system.errors import InputError
+
+FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
+MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: deflate packs no better than 1032 to 1
+
+
+class Photographs:
+    """The photographs of a scene, one path a view, read when asked for; all are like the one at `first`, or an
+    InputError is raised.
+
+    `full_size`: height and width of the files. `half`: give them at half the size. `white`: what lies behind
+    transparent pixels, where the released code drops their alpha.
+    """
+
+    def __init__(self, paths: Sequence[Path], first: int, *, half: bool, white: bool):
+        self.paths, self.half, self.white = paths, half, white
+        pixels = read_pixels(paths[first])
+        self.full_size = pixels.shape[:2]
+        self.has_alpha = pixels.shape[-1] == 4
+        opaque = f"{paths[first]}: RGB without alpha; such images are taken as opaque"
+        self.notes = (opaque,) if white and not self.has_alpha else ()
+        self.pixels = lru_cache(maxsize=1)(self._read)  # a view's colour and alpha are asked for one after the other
+
+    def _read(self, view: int) -> np.ndarray:
+        pixels = read_pixels(self.paths[view], self.full_size)
+        return half_size(pixels) if self.half else pixels
+
+    def image(self, view: int) -> np.ndarray:
+        """Colour, h w 3 float32 in 0..1."""
+        return on_background(self.pixels(view), self.white)
+
+    def alpha(self, view: int) -> np.ndarray:
+        """Opacity, h w float32 in 0..1."""
+        pixels = self.pixels(view)
+        if pixels.shape[-1] != 4:
+            raise InputError(
+                f"{self.paths[view]}: found an image without alpha, expected RGBA as the first training image"
+            )
+        return pixels[..., 3]
+
+
+def on_background(pixels: np.ndarray, white: bool) -> np.ndarray:
+    """h w 3|4 -> h w 3: over white, or, as released, the alpha simply dropped. RGB is opaque."""
+    if white and pixels.shape[-1] == 4:
+        rgb, alpha = pixels[..., :3], pixels[..., 3:]
+        return rgb * alpha + (1 - alpha)
+    return pixels[..., :3]
+
+
+def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:
+    if found != expected:
+        raise InputError(
+            f"{path}: the image is {found[1]} x {found[0]}, expected {expected[1]} x {expected[0]} "
+            "as the first training image"
+        )
+
+
+def decoded(path: Path, expected: tuple[int, int] | None = None) -> Image.Image:
+    """An image file as it is stored. An orientation in its EXIF is not applied: as for COLMAP and nerfstudio, cameras
+    belong to the stored pixels, however a viewer turns them.
+
+    Raises InputError where it cannot be read, is animated, or is not of the `expected` height and width.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("no file")  # a pipe would be waited for
+        with path.open("rb") as file:
+            image = Image.open(file, formats=FORMATS)
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a JPEG and its previews
+            if expected in (None, image.size[::-1]):  # by its header: another one may be huge
+                if image.format == "PNG" and image.width * image.height > MOST_PACKED * path.stat().st_size:
+                    raise OSError(f"too few bytes for {image.width} x {image.height} pixels")
+                image.load()
+    except Exception as error:  # every format has its own errors
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = f"no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else reason
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+    if frames > 1:
+        raise InputError(f"{path}: found an animation of {frames} images, expected one image")
+    if expected:
+        check_size(path, image.size[::-1], expected)
+    return image
+
+
+def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode an image file to h w c float32 in 0..1, c = 3 (opaque) or 4 (with alpha: RGBA, grey with alpha, a
+    palette or colour with transparency). Grey, palettes and CMYK become RGB; 16-bit colour is read as 8-bit.
+
+    Raises InputError where it cannot be read, or is not of the `expected` height and width.
+    """
+    image = decoded(path, expected)
+    if not image.mode.startswith("I"):
+        array = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        return array.astype(np.float32) / np.float32(255)
+    if image.has_transparency_data:
+        raise InputError(f"{path}: found 16-bit grey of which one value is transparent, expected alpha or none")
+    grey = np.asarray(image).astype(np.float32) / np.float32(65535)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def read_depth(path: Path, expected: tuple[int, int], scale: float) -> np.ndarray:
+    """Decode a depth image to z-depths, h w float32: its 16-bit values times `scale`; 0 is no surface.
+
+    Raises InputError where it cannot be read, or is not of the `expected` height and width.
+    """
+    image = decoded(path, expected)
+    if not image.mode.startswith("I"):
+        raise InputError(f"{path}: found an image of mode {image.mode}, expected 16-bit grey")
+    return (np.asarray(image) * float(scale)).astype(np.float32)
+
+
+def nearest(depth: np.ndarray, height: int, width: int, pixel_center: float) -> np.ndarray:
+    """h w -> height width: for each pixel of the smaller image that pixel of the larger whose ray is nearest to
+    its own, `pixel_center` being where in their pixels rays go. A mean over an edge would lie on no surface."""
+    rows, cols = (
+        np.floor((np.arange(small) + pixel_center) * large / small - pixel_center + 0.5).astype(int)
+        for small, large in zip((height, width), depth.shape, strict=True)
+    )
+    return depth[np.ix_(rows, cols)]
+
+
+def half_size(array: np.ndarray) -> np.ndarray:
+    """Halve the height and width by averaging areas."""
+    h, w = array.shape[:2]
+    return cv2.resize(array, (w // 2, h // 2), interpolation=cv2.INTER_AREA)
+
+
+def half_intrinsics(intrinsics: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int, int]:
+    """Intrinsics (v 4), height and width of images halved by `half_size`."""
+    if min(height, width) < 2:
+        raise InputError(f"--half_res: the images are {width} x {height}, expected at least 2 x 2")
+    h, w = height // 2, width // 2
+    scale = np.array([w / width, h / height, w / width, h / height])
+    return intrinsics * scale, h, w

@@ -1,0 +1,82 @@
+"""Writing files so that nothing is lost: whole or not at all, never where it cannot be, and by one run at a time."""
+
+import itertools
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from infonerf.system.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where runs are not kept apart
+    fcntl = None
+
+LOCK = ".lock"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` at the end of the block, or not at all where
+    the block or the disk fails."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:  # a full disk does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename durable, where folders can be opened (not on Windows)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, there and writable, or an InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = f"cannot write to {folder} ({error.strerror}), expected a writable folder"
+        raise InputError(f"--basedir: {reason}") from error
+    return folder
+
+
+def free_path(path: Path) -> Path:
+    """NAME_1.SUFFIX beside `path`, or with the first number that is not taken."""
+    return next(p for k in itertools.count(1) if not (p := path.with_stem(f"{path.stem}_{k}")).exists())
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Own a folder for the length of the block, or raise InputError where another process does. The kernel lets go
+    of it when its owner ends, however it ends; the file that it is tied to stays, and says who was the last."""
+    with open(folder / LOCK, "a+") as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read(100).strip() or "another process"
+                raise InputError(f"{folder}: found that {owner} trains there, expected one run at a time; "
+                                 "give this one another --expname") from error
+            except OSError:  # a file system without locks
+                pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield

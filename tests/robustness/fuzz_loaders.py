@@ -1,0 +1,190 @@
+"""What fuzz.py damages: a well-formed file or more for each loader, and how the loader's result is checked."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+
+import duplicate_config
+import evaluate
+import report
+from infonerf import batch as train_configs
+from infonerf.command_line import as_config, parse_options
+from infonerf.report.page import make_page
+from infonerf.scene.photographs import read_pixels
+from infonerf.training import checkpoint
+from infonerf.version import VERSION
+from load_blender import load_blender
+from load_dtu import load_dtu
+from support.scenes import random_pixels, small_networks, write_blender, write_dtu
+
+
+class Loader(NamedTuple):
+    """path: where a damaged file is put. seeds: well-formed ones. read: reads it, and checks what it has read."""
+
+    path: Path
+    seeds: list[bytes]
+    read: Callable[[], object]
+
+
+def check_scene(scene) -> None:
+    assert np.isfinite(scene.poses.astype(np.float32)).all() and np.isfinite(scene.intrinsics.astype(np.float32)).all()
+    check_pixels(scene.image(scene.train[0]))
+
+
+def check_pixels(pixels) -> None:
+    assert pixels.ndim == 3 and pixels.shape[-1] in (3, 4) and pixels.dtype == np.float32
+    assert pixels.min() >= 0 and pixels.max() <= 1
+
+
+def images(folder: Path, ending: str) -> Loader:
+    shapes = (9, 7), (9, 7, 3), (9, 7, 4), (9, 7, 2)
+    path, rng = folder / f"image{ending}", np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    arrays = arrays[:2] if ending == ".jpg" else [*arrays, arrays[0].astype(np.uint16) * 257]
+    seeds = [iio.imwrite("<bytes>", array, extension=ending) for array in arrays]
+    return Loader(path, seeds, lambda: check_pixels(read_pixels(path)))
+
+
+def transforms(folder: Path) -> Loader:
+    scene = write_blender(folder / "blender", counts=(2, 1, 1))
+    path = scene / "transforms_train.json"
+    content = json.loads(path.read_text())
+    seeds = [path.read_bytes(), json.dumps(content | {"depth_scale": 0.001}, indent=1).encode()]
+    return Loader(path, seeds, lambda: check_scene(load_blender(scene)))
+
+
+def cameras(folder: Path) -> Loader:
+    scan = write_dtu(folder / "dtu", n=2, masks=False)
+    path, packed = scan / "cameras.npz", io.BytesIO()
+    with np.load(path) as archive:
+        np.savez_compressed(packed, **archive)
+    return Loader(path, [path.read_bytes(), packed.getvalue()], lambda: check_scene(load_dtu(scan, train_scene=[0])))
+
+
+CONFIG = b"""# a run
+expname = a/lego
+datadir = ./data/lego
+dataset_type = blender
+train_scene = [26, 86, 2]
+entropy = True
+entropy_ray_zvals_lambda = 0.001  # weight
+ft_path = None
+no_batching
+N_rand = 1024
+lrate: 5e-4
+"""
+
+
+def configs(folder: Path) -> Loader:
+    path, again = folder / "config.txt", folder / "again.txt"
+
+    def read():
+        args, _ = parse_options(["--config", str(path)])
+        again.write_text(as_config(args), encoding="utf-8")
+        same = vars(args).keys() & {line.split(" ")[0] for line in as_config(args).splitlines()}
+        held, _ = parse_options(["--config", str(again)])
+        assert {name: getattr(held, name) for name in same} == {name: getattr(args, name) for name in same}
+
+    return Loader(path, [CONFIG], read)
+
+
+def sources(folder: Path) -> Loader:
+    (folder / "sources").mkdir()
+    path = folder / "sources" / "lego.txt"
+
+    def read():
+        for clone in duplicate_config.plan(path, ["mic"], None, False):
+            assert clone.path == path.with_name("mic.txt")
+
+    return Loader(path, [CONFIG, CONFIG.replace(b"\n", b"\r\n")], read)
+
+
+def checkpoints(folder: Path) -> Loader:
+    networks = small_networks(4, True, dtype=torch.float32, depth=2, width=4)
+    optimizer = torch.optim.Adam(networks.parameters(), lr=1e-3)
+    sum(parameter.sum() for parameter in networks.parameters()).backward()
+    optimizer.step()
+    path = checkpoint.save(folder / "run", 3, networks, optimizer, options={"lrate": 0.1, "datadir": "a"},
+                           random_states={"pixels": torch.arange(9)}, sampler={"seen": {}})
+    foreign = {name: value for name, value in checkpoint.read(path).content.items() if name != "checksum"}
+    seeds = [path.read_bytes(), *(packed(foreign, zipped) for zipped in (True, False))]
+
+    def read():
+        found = checkpoint.read(path)
+        assert isinstance(found.step, int)
+        checkpoint.load_networks(found, networks)
+        checkpoint.load_optimizer(found, torch.optim.Adam(networks.parameters()))
+
+    return Loader(path, seeds, read)
+
+
+def packed(content: dict, zipped: bool) -> bytes:
+    """As a file of torch's present or earlier format."""
+    target = io.BytesIO()
+    torch.save(content, target, _use_new_zipfile_serialization=zipped)
+    return target.getvalue()
+
+
+FACTS = {"step": 2, "scene": "lego", "version": VERSION}
+RECORD = FACTS | {
+    "kind": "testset", "render_size": [10, 8], "options": {"render_factor": 2}, "seconds": 1.5, "device": "cpu",
+    "lpips_missing": None, "views_missing": 0, "mean": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5},
+    "views": {"test/r_0": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5, "lpips": None}},
+}  # fmt: skip
+
+
+def records(folder: Path) -> Loader:
+    logdir = folder / "logs" / "run"
+    path = logdir / "testset_000002" / "metrics.json"
+    path.parent.mkdir(parents=True)
+    iio.imwrite(path.with_name("test_r_0.png"), random_pixels(0, 3))
+    scene = write_blender(folder / "photographs", counts=(1, 1, 1))
+    args, _ = parse_options(["--expname", "run", "--datadir", str(scene), "--dataset_type", "blender"])
+    job = SimpleNamespace(folder=logdir, step=2)
+
+    def read():
+        train_configs.newest_psnr(job)
+        found = evaluate.read_record(path.parent, FACTS)
+        if found:
+            found |= {"mean": evaluate.means(found["views"]), "views_missing": 0}
+            evaluate.table({"run": found})
+        run = report.read_run(0, "run", logdir, args)
+        make_page([report.make_group(report.group_key(run, args), [run], {"run": args}, 1)], VERSION, 9)
+
+    return Loader(path, [json.dumps(RECORD, indent=1).encode()], read)
+
+
+def runs(folder: Path) -> Loader:
+    path = folder / "logs" / "other" / "args.txt"
+    path.parent.mkdir(parents=True)
+
+    def read():
+        args = evaluate.run_options(path.parent, ["--eval_only"])
+        assert Path(args.basedir, args.expname).resolve() == path.parent.resolve()
+
+    return Loader(path, [CONFIG], read)
+
+
+def events(folder: Path) -> Loader:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder / "events") as writer:
+        for step in range(4):
+            writer.add_scalar("loss/total", 0.5, step)
+        writer.add_image("validation/rgb", random_pixels(0, 3), 3, dataformats="HWC")
+    path = next((folder / "events").iterdir())
+    return Loader(path, [path.read_bytes()], lambda: report.read_curves(path.parent))
+
+
+LOADERS = {
+    "transforms.json": transforms, "cameras.npz": cameras, "png": lambda folder: images(folder, ".png"),
+    "jpeg": lambda folder: images(folder, ".jpg"), "config": configs, "duplicate_config": sources,
+    "checkpoint": checkpoints, "metrics.json": records, "args.txt": runs, "events": events,
+}  # fmt: skip

@@ -1,0 +1,311 @@
+"""Options: defaults, config files, overrides, checks, and that none is without a reader."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import run_nerf_helpers as build
+from infonerf.command_line import LLFF_ONLY, NO_EFFECT, REFUSED, as_config, make_parser, parse_options
+from infonerf.system.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("**/*.txt"))
+LEGO = str(ROOT / "configs/infonerf/synthetic/lego.txt")
+MINIMAL = ["--expname", "x", "--datadir", "d", "--dataset_type", "blender"]
+
+# The method specification, section 11: the released options and their defaults (None where it names none).
+RELEASED = {
+    "basedir": "./logs/", "fewshot_seed": 0, "netdepth": 8, "netwidth": 256, "netdepth_fine": 8, "netwidth_fine": 256,
+    "N_rand": 4096, "lrate": 5e-4, "lrate_decay": 250, "chunk": 32768, "netchunk": 65536, "no_batching": False,
+    "no_reload": False, "ft_path": None, "N_entropy": 100, "entropy": False, "entropy_log_scaling": False,
+    "entropy_ignore_smoothing": False, "entropy_end_iter": None, "entropy_type": "log2", "entropy_acc_threshold": 0.1,
+    "computing_entropy_all": False, "entropy_ray_lambda": 1, "entropy_ray_zvals_lambda": 1, "smoothing": False,
+    "near_c2w_type": "rot_from_origin", "near_c2w_rot": 5, "near_c2w_trans": 0.1, "smooth_pixel_range": None,
+    "smooth_sampling_method": "near_pose", "smoothing_lambda": 1, "smoothing_activation": "norm",
+    "smoothing_step_size": 5000, "smoothing_rate": 1, "smoothing_end_iter": None, "N_samples": 64, "N_importance": 0,
+    "perturb": 1, "use_viewdirs": False, "i_embed": 0, "multires": 10, "multires_views": 4, "raw_noise_std": 0,
+    "render_only": False, "eval_only": False, "render_test": False, "render_test_full": False, "ckpt_render_iter": None,
+    "render_train": False, "render_mypath": False, "render_factor": 0, "render_pass": False, "precrop_iters": 0,
+    "precrop_frac": 0.5, "dataset_type": "llff", "testskip": 8, "fewshot": 0, "shape": "greek", "white_bkgd": False,
+    "half_res": False, "factor": 8, "no_ndc": False, "lindisp": False, "spherify": False, "llffhold": 8,
+    "i_print": 100, "i_img": 500, "i_weights": 10000, "i_testset": 50000, "i_video": 50000, "wandb": False,
+    "i_wandb": 100, "wandb_group": None, "debug": False, "N_iters": 200000, "alpha_model_path": None,
+    "no_coarse": False, "train_scene": None, "test_scene": None, "expname": None, "datadir": None, "maskdir": None,
+}  # fmt: skip
+OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", "skip_empty": False,
+        "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared",
+        "allow_outside": False, "keep_checkpoints": 0, "near": None, "far": None}
+BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
+          "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
+          "range_start": 0.5, "range_end_iter": 0,
+          "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
+          "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0,
+          "i_val": 0, "val_scene": None, "patience": 0}
+
+
+def defaults():
+    return {action.dest: action.default for action in make_parser()._actions if action.dest not in ("help", "config")}
+
+
+def write_config(folder, text):
+    path = folder / "c.txt"
+    path.write_text("expname = x\ndatadir = d\ndataset_type = blender\n" + text)
+    return ["--config", str(path)]
+
+
+def test_released_defaults_and_our_own_options():
+    found = defaults()
+    assert {name: found[name] for name in RELEASED} == RELEASED
+    assert found.keys() - RELEASED.keys() == OURS.keys() | BEYOND.keys() | {"render_test_ray"}
+    assert {name: found[name] for name in OURS | BEYOND} == OURS | BEYOND
+
+
+def test_every_option_is_read_or_listed_as_without_effect():
+    code = "\n".join(path.read_text() for path in ROOT.glob("*.py"))
+    read = set(re.findall(r"\bargs\.(\w+)", code))
+    listed = {*NO_EFFECT, *LLFF_ONLY, *REFUSED}
+    unread = defaults().keys() - read - listed
+    assert not unread
+    assert not listed & read
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_shipped_configs_parse(path):
+    args, notes = parse_options(["--config", str(path)])
+    kind = args.dataset_type
+    sample = "sample" in (path.stem, path.parent.name)
+    assert Path(args.datadir).parent.name == ("data" if sample else {"blender": "nerf_synthetic", "dtu": "DTU"}[kind])
+    assert sample or len(args.train_scene) == args.fewshot
+    assert not any(note.startswith("WARNING") for note in notes)
+    assert path.relative_to(ROOT / "configs").parts[0] in args.expname.split("/")
+    assert path.stem in args.expname.split("/")
+
+
+def test_nerf_configs_differ_from_infonerf_only_in_the_losses():
+    for scene in ("synthetic/lego", "dtu/scan114", "sample"):
+        nerf, infonerf = (
+            vars(parse_options(["--config", str(ROOT / f"configs/{method}/{scene}.txt")])[0])
+            for method in ("nerf", "infonerf")
+        )
+        different = {name for name in nerf if nerf[name] != infonerf[name]} - {"config", "expname"}
+        assert all(re.match("entropy|N_entropy|smoothing", name) for name in different)
+        assert not nerf["entropy"]
+        assert not nerf["smoothing"]
+
+
+def test_command_line_wins_over_the_config():
+    args, _ = parse_options(["--config", LEGO, "--entropy", "False", "--N_rand=7", "--train_scene", "1", "2", "3", "4"])
+    assert (args.entropy, args.N_rand, args.train_scene, args.no_batching) == (False, 7, [1, 2, 3, 4], True)
+
+
+def test_flags_and_lists_in_a_config(tmp_path):
+    text = "entropy = True\nsmoothing = False\nno_batching\ntrain_scene = [26, 86, 2, 55]\ntest_scene = [-1]  # others"
+    args, _ = parse_options(write_config(tmp_path, text + "\nentropy_ray_zvals_lambda = 0.001"))
+    assert (args.entropy, args.smoothing, args.no_batching) == (True, False, True)
+    assert (args.train_scene, args.test_scene) == ([26, 86, 2, 55], [-1])
+
+
+def test_as_config_round_trip(tmp_path):
+    args, _ = parse_options(["--config", LEGO, "--smoothing", "--smoothing_lambda", "1e-5", "--seed", "3"])
+    path = tmp_path / "args.txt"
+    path.write_text(as_config(args))
+    again, _ = parse_options(["--config", str(path)])
+    same = vars(args).keys() - {"config", *NO_EFFECT}
+    assert {name: getattr(again, name) for name in same} == {name: getattr(args, name) for name in same}
+
+
+def test_options_without_effect_are_named_once(tmp_path):
+    text = "shape = car\nentropy_ray_lambda = 0.5\nrender_pass = True\nrender_test_ray = True\n"
+    _, notes = parse_options(write_config(tmp_path, text))
+    assert len([note for note in notes if "no effect" in note]) == 1
+    text = " ".join(notes)
+    for name in ("shape", "entropy_ray_lambda", "render_pass", "render_test_ray"):
+        assert text.count(name) == 1
+    assert parse_options(MINIMAL)[1] == []
+
+
+@pytest.mark.parametrize(("options", "warned"), [
+    (["--smoothing"], True),
+    (["--smoothing", "--smoothing_lambda", "1e-5"], False),
+    (["--smoothing", "--smoothing_lambda", "1"], True),
+    (["--entropy"], True),
+    (["--entropy", "--entropy_ray_zvals_lambda=0.001"], False),
+], ids=str)  # fmt: skip
+def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
+    _, notes = parse_options(MINIMAL + options)
+    assert any(note.startswith("WARNING") for note in notes) == warned
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ([], "expname.*configs/infonerf"),
+    (["--expname", "x"], "datadir.*not given"),
+    (["--config", "nowhere.txt"], r"config nowhere.txt: cannot be read \(No such file"),
+    (["--config", "."], r"config .: cannot be read \(Is a directory"),
+    ([*MINIMAL, "--N_rnd", "3"], "--N_rnd.*mean --N_rand"),
+    ([*MINIMAL, "--quite_unknown"], "unknown option '--quite_unknown'"),
+    ([*MINIMAL, "stray"], "unknown option 'stray'"),
+    ([*MINIMAL, "--N_rand", "x"], "N_rand: found 'x', expected an integer >= 1"),
+    ([*MINIMAL, "--N_rand", "0"], "N_rand: found '0', expected an integer >= 1"),
+    ([*MINIMAL, "--N_rand", "2.5"], "N_rand: found '2.5'"),
+    ([*MINIMAL, "--N_rand", "1" * 400], "N_rand: found '1+', expected an integer >= 1 and <= 1e.09"),
+    ([*MINIMAL, "--chunk=--"], "chunk: found '--', expected a value"),
+    ([*MINIMAL, "--lrate", "nan"], "lrate: found 'nan', expected a number > 0"),
+    ([*MINIMAL, "--lrate", "inf"], "lrate: found 'inf'"),
+    ([*MINIMAL, "--precrop_frac", "1.5"], "precrop_frac: found '1.5', expected a number > 0 and <= 1"),
+    ([*MINIMAL, "--entropy", "perhaps"], "entropy: found 'perhaps', expected True or False"),
+    ([*MINIMAL, "--entropy_type", "log3"], "entropy_type.*log3"),
+    ([*MINIMAL, "--train_scene", "a"], "train_scene: found 'a', expected an integer"),
+    ([*MINIMAL, "--entropy_acc_threshold", "nan"], "entropy_acc_threshold: found 'nan', expected a number"),
+    ([*MINIMAL, "--no_coarse"], "no_coarse: not supported"),
+    ([*MINIMAL, "--alpha_model_path", "p"], "alpha_model_path: not supported"),
+    ([*MINIMAL, "--smoothing", "--smooth_sampling_method", "near_pixel"], "smooth_pixel_range: not given"),
+    ([*MINIMAL, "--N_importance", "4", "--N_samples", "2"], "N_samples 2: expected at least 3"),
+    ([*MINIMAL, "--entropy_type", "1-p", "--entropy_log_scaling"], "entropy_log_scaling: not with"),
+    ([*MINIMAL, "--render_only", "--eval_only"], "found both"),
+    ([*MINIMAL, "--random_bkgd"], "random_bkgd: found no --white_bkgd, expected it"),
+    ([*MINIMAL, "--entropy_start_iter", "9", "--entropy_end_iter", "8"], "start_iter 9: found --entropy_end_iter 8"),
+    ([*MINIMAL, "--range_start", "0"], "range_start: found '0', expected a number > 0 and <= 1"),
+    ([*MINIMAL, "--patience", "3"], "patience 3: found no --i_val"),
+    ([*MINIMAL, "--freq_start", "2"], "freq_start 2: found no --freq_end_iter"),
+    ([*MINIMAL, "--freq_end_iter", "9", "--i_embed", "-1"], "freq_end_iter 9: found --i_embed -1"),
+    ([*MINIMAL, "--freq_end_iter", "9", "--multires", "0"], "freq_end_iter 9: found --multires 0"),
+    ([*MINIMAL, "--freq_end_iter", "9", "--freq_start", "11"], "freq_start 11: found --multires 10"),
+    ([*MINIMAL, "--occlusion_lambda", "1", "--occlusion_samples", "65"], "occlusion_samples 65: found 64 samples"),
+    ([*MINIMAL, "--depth_smooth_lambda", "1"], "depth_smooth_lambda: found --N_entropy 100, expected a multiple of 64"),
+    ([*MINIMAL, "--depth_smooth_lambda", "1", "--N_entropy", "0"], "depth_smooth_lambda: found --N_entropy 0"),
+    ([*MINIMAL[:4]], "llff: not supported yet"),
+], ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "")  # fmt: skip
+def test_bad_options(options, expected):
+    with pytest.raises(InputError, match=expected) as caught:
+        parse_options(options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["N_rnd = 3", "N_rand = many", "entropy = perhaps", "train_scene = [1, x]", "= 3"])
+def test_bad_config_lines(tmp_path, text):
+    with pytest.raises(InputError) as caught:
+        parse_options(write_config(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["N_rand = many", "entropy = perhaps", "train_scene = [1, x]"])
+def test_a_wrong_value_is_told_with_its_file(tmp_path, text):
+    config = write_config(tmp_path, text)
+    name = text.split()[0]
+    with pytest.raises(InputError, match=rf"^{config[1]}: argument --{name}: found "):
+        parse_options(config)
+    with pytest.raises(InputError, match=rf"^argument --{name}: found 'none'"):
+        parse_options([*config, f"--{name}", "none"])
+
+
+def test_a_line_that_the_parser_would_take_hours_for(tmp_path):
+    with pytest.raises(InputError, match="found a line of 100005 characters, expected at most 10000"):
+        parse_options(write_config(tmp_path, "a = 'b" + " " * 99_998 + "c"))
+
+
+def test_a_config_that_is_no_text(tmp_path):
+    path = tmp_path / "c.txt"
+    path.write_bytes(b"\xff\xfe\x00expname")
+    with pytest.raises(InputError, match="not a text file"):
+        parse_options(["--config", str(path)])
+
+
+def test_help_groups_our_own_options(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    text = capsys.readouterr().out
+    own = text.split("our own, not in the released code:")[1].split("\n\n")[0]
+    assert set(re.findall(r"--(\w+)", own)) == set(OURS)
+    beyond = text.split("beyond the paper:")[1].split("\n\n")[0]
+    assert set(re.findall(r"^  --(\w+)", beyond, re.MULTILINE)) == set(BEYOND)
+
+
+def test_none_in_a_config_is_not_given(tmp_path):
+    text = "ft_path = None\nalpha_model_path = None\nentropy_end_iter=None\nmaskdir : None\n"
+    args, _ = parse_options(write_config(tmp_path, text))
+    assert (args.ft_path, args.alpha_model_path, args.entropy_end_iter, args.maskdir) == (None,) * 4
+
+
+@pytest.mark.parametrize("name", ["a # b", '"quoted"', "[a, b]", " a", "a\nlrate = 1", "a\rb", "None", "\0",
+                                  "\udc80"])  # fmt: skip
+def test_names_that_a_config_cannot_hold_are_refused(name):
+    for option in ("expname", "basedir", "datadir", "wandb_group"):
+        with pytest.raises(InputError, match=f"--{option}: .*expected what a config file can hold") as caught:
+            parse_options([*MINIMAL, f"--{option}", name])
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["sp a ü/x-1", "a\u2028b", "a\x85b", "-x", "a/b/c", "a/./b", "..a/b..", "True"])
+def test_names_that_a_config_can_hold_are_held(tmp_path, name):
+    args, _ = parse_options([*MINIMAL, f"--expname={name}"])
+    (tmp_path / "args.txt").write_text(as_config(args), encoding="utf-8")
+    assert parse_options(["--config", str(tmp_path / "args.txt")])[0].expname == args.expname == name
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("/tmp/x", "found '/tmp/x', expected a folder within basedir"),
+    ("../x", "found '../x', expected a folder within basedir"),
+    ("a/../../x", "expected a folder within basedir"),
+    (".", "expected a folder within basedir"),
+    ("x" * 300, "found a name of 300 bytes, expected at most 200"),
+    ("ü" * 150, "found a name of 300 bytes"),
+    ("a/" * 150, "found a name of 300 bytes"),
+], ids=lambda text: text[:10])  # fmt: skip
+def test_a_run_stays_in_basedir(name, expected):
+    with pytest.raises(InputError, match=f"--expname: .*{expected}"):
+        parse_options([*MINIMAL, f"--expname={name}"])
+
+
+def test_rendering_options_are_said_to_do_nothing_in_training():
+    assert "render_train" in " ".join(parse_options([*MINIMAL, "--render_train"])[1])
+    assert parse_options([*MINIMAL, "--render_train", "--render_only"])[1] == []
+    for wrong in (["--render_only", "--no_reload"], ["--eval_only", "--ckpt_render_iter", "3", "--ft_path", "x.tar"]):
+        with pytest.raises(InputError):
+            parse_options([*MINIMAL, *wrong])
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ([], torch.bfloat16), (["--precision", "fp32"], None), (["--exact_dense"], None),
+], ids=str)  # fmt: skip
+def test_automatic_precision(monkeypatch, given, expected):
+    """bfloat16 where the hardware has it; the reference is always of float32."""
+    monkeypatch.setattr(build, "has_bfloat16", lambda device: True)
+    args, _ = parse_options([*MINIMAL, *given])
+    assert build.matmul_dtype(args, torch.device("cpu")) == expected
+
+
+def test_the_reference_is_not_of_bfloat16():
+    with pytest.raises(InputError, match="--precision bf16: not with --exact_dense"):
+        parse_options([*MINIMAL, "--exact_dense", "--precision", "bf16"])
+
+
+@pytest.mark.parametrize(("given", "named"), [
+    (["--entropy_ramp", "5"], "entropy_ramp without entropy"),
+    (["--occlusion_samples", "5"], "occlusion_samples without occlusion_lambda"),
+    (["--distortion_start_iter", "5"], "distortion_start_iter without distortion_lambda"),
+    (["--smoothing_floor", "0.01"], "smoothing_floor without smoothing with smoothing_activation norm"),
+    (["--smoothing_floor", "0.01", "--smoothing", "--smoothing_activation", "softmax"],
+     "smoothing_floor without smoothing with smoothing_activation norm"),
+    (["--smoothing_floor", "0.01", "--smoothing"], None),
+    (["--unseen_poses", "spread", "--entropy", "--N_entropy", "0"], "unseen_poses without a loss of unseen rays"),
+    (["--unseen_poses", "spread", "--entropy", "--entropy_ramp", "5"], None),
+    (["--factor", "4"], "factor without dataset_type llff"),
+    (["--dtu_intrinsics", "per_view"], "dtu_intrinsics without dataset_type dtu"),
+    (["--dataset_type", "dtu", "--testskip", "4"], "testskip without dataset_type blender"),
+], ids=str)  # fmt: skip
+def test_options_that_need_another(given, named):
+    _, notes = parse_options([*MINIMAL, *given])
+    expected = [f"options with no effect here: {named}"] if named else []
+    assert [note for note in notes if "no effect here" in note] == expected
+
+
+@pytest.mark.parametrize("weight", [None, "1", "0.5"])
+def test_an_args_txt_is_told_as_much_as_the_options_it_came_from(tmp_path, weight):
+    """It holds every option, those too that nobody gave."""
+    given = ["--smoothing", *(["--smoothing_lambda", weight] if weight else [])]
+    args, notes = parse_options([*MINIMAL, *given])
+    (tmp_path / "args.txt").write_text(as_config(args))
+    assert parse_options(["--config", str(tmp_path / "args.txt")])[1] == notes
+    assert any("smoothing_lambda 1, the default" in note for note in notes) == (weight != "0.5")

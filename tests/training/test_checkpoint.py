@@ -1,0 +1,286 @@
+"""Checkpoint files: interchange with nerf-pytorch's layout, choice of the newest, atomic writing, bad files."""
+
+import copy
+import pickle
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from infonerf.fields.nerf import NeRF, Networks
+from infonerf.system.errors import InputError
+from infonerf.training import checkpoint
+
+
+class ForeignNeRF(nn.Module):
+    """The modules of nerf-pytorch's network in its order, as method specification, section 4 gives them."""
+
+    def __init__(self, depth=8, width=16, point=63, view=27, use_viewdirs=True, outputs=5):
+        super().__init__()
+        sizes = [point] + [width + point if i == 5 else width for i in range(1, depth)]
+        self.pts_linears = nn.ModuleList(nn.Linear(size, width) for size in sizes)
+        self.views_linears = nn.ModuleList([nn.Linear(width + (view if use_viewdirs else 0), width // 2)])
+        if use_viewdirs:
+            self.feature_linear = nn.Linear(width, width)
+            self.alpha_linear = nn.Linear(width, 1)
+            self.rgb_linear = nn.Linear(width // 2, 3)
+        else:
+            self.output_linear = nn.Linear(width, outputs)
+
+
+def foreign_pair(use_viewdirs):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        pair = [ForeignNeRF(use_viewdirs=use_viewdirs), ForeignNeRF(use_viewdirs=use_viewdirs)]
+    return pair, torch.optim.Adam([p for network in pair for p in network.parameters()], lr=5e-4, betas=(0.9, 0.999))
+
+
+def our_networks(use_viewdirs=True, depth=8, width=16):
+    generator = torch.Generator().manual_seed(2)
+    make = {"depth": depth, "width": width, "use_viewdirs": use_viewdirs, "output_ch": 5, "generator": generator}
+    networks = Networks(NeRF(**make), NeRF(**make))
+    return networks, torch.optim.Adam(networks.parameters(), lr=5e-4)
+
+
+def updated(parameters, optimizer, scale):
+    """One update with gradients that are a function of the weights."""
+    for parameter in parameters:
+        parameter.grad = scale * parameter.detach().sin()
+    optimizer.step()
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+def save_ours(folder, step, networks, optimizer, **extra):
+    states = {"pixels": torch.arange(3)}
+    return checkpoint.save(folder, step, networks, optimizer, options=extra, random_states=states, sampler={"seen": {}})
+
+
+@pytest.mark.parametrize("use_viewdirs", [True, False])
+@pytest.mark.parametrize("age", ["new", "old"])
+def test_a_released_file_loads_and_training_goes_on_as_theirs(tmp_path, use_viewdirs, age):
+    pair, theirs = foreign_pair(use_viewdirs)
+    their_parameters = [p for network in pair for p in network.parameters()]
+    for scale in (1.0, -0.5, 2.0):
+        updated(their_parameters, theirs, scale)
+    state = copy.deepcopy(theirs.state_dict())
+    if age == "old":  # torch 1.x: integer steps, fewer entries in the group
+        for moments in state["state"].values():
+            moments["step"] = int(moments["step"])
+        keep = {"lr", "betas", "eps", "weight_decay", "amsgrad", "params"}
+        state["param_groups"] = [{k: v for k, v in group.items() if k in keep} for group in state["param_groups"]]
+    names = ("network_fn_state_dict", "network_fine_state_dict")
+    content = {"global_step": 2, "optimizer_state_dict": state}
+    content |= {name: network.state_dict() for name, network in zip(names, pair, strict=True)}
+    torch.save(content, tmp_path / "000003.tar")
+
+    found = checkpoint.read(checkpoint.latest(tmp_path))
+    networks, ours = our_networks(use_viewdirs)
+    checkpoint.load_networks(found, networks)
+    assert checkpoint.load_optimizer(found, ours)
+    assert (found.step, found.ours) == (3, False)
+    for mine, their in zip(
+        updated(networks.parameters(), ours, 0.7), updated(their_parameters, theirs, 0.7), strict=True
+    ):
+        assert torch.equal(mine, their)
+
+
+@pytest.mark.parametrize("use_viewdirs", [True, False])
+def test_our_file_holds_what_the_released_code_needs(tmp_path, use_viewdirs):
+    networks, ours = our_networks(use_viewdirs)
+    updated(networks.parameters(), ours, 1.0)
+    content = torch.load(save_ours(tmp_path, 1, networks, ours), weights_only=True)
+    pair, theirs = foreign_pair(use_viewdirs)
+    pair[0].load_state_dict(content["network_fn_state_dict"])
+    pair[1].load_state_dict(content["network_fine_state_dict"])
+    theirs.load_state_dict(content["optimizer_state_dict"])
+    assert content["global_step"] == 1
+    their_parameters = [p for network in pair for p in network.parameters()]
+    for mine, their in zip(
+        updated(networks.parameters(), ours, 0.7), updated(their_parameters, theirs, 0.7), strict=True
+    ):
+        assert torch.equal(mine, their)
+
+
+OURS = {key: {} for key in checkpoint.OUR_KEYS} | {"global_step": 500}
+
+
+@pytest.mark.parametrize(("name", "content", "step"), [
+    ("000500.tar", {"global_step": 499}, 500),  # as the released code writes it
+    ("model.tar", {"global_step": 499}, 500),  # renamed
+    ("000500.tar", {"global_step": 500}, 500),  # a fork that counts completed updates
+    ("7.tar", {"global_step": 499}, 500),  # renamed to another number
+    ("000500.tar", OURS, 500),  # ours
+    ("best.tar", OURS, 500),
+])  # fmt: skip
+def test_completed_updates(tmp_path, name, content, step):
+    assert checkpoint.completed_updates(tmp_path / name, content) == step
+
+
+def test_the_newest_is_chosen_by_its_integer_step(tmp_path):
+    for name in ("000900.tar", "10000.tar", "001000.tar", "999999.tar.tmp", "target.tar", "note.txt", "x99999999.tar"):
+        (tmp_path / name).write_text("")
+    assert checkpoint.latest(tmp_path).name == "10000.tar"
+    assert [step for step, _ in checkpoint.saved(tmp_path)] == [900, 1000, 10000]
+    assert checkpoint.latest(tmp_path / "none") is None
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    networks, optimizer = our_networks()
+    before = save_ours(tmp_path, 5, networks, optimizer).read_bytes()
+
+    def fail(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_ours(tmp_path, 5, networks, optimizer)
+    assert (tmp_path / "000005.tar").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["000005.tar"]
+
+
+def test_without_a_fine_network(tmp_path):
+    networks = Networks(our_networks()[0].coarse, None)
+    optimizer = torch.optim.Adam(networks.parameters())
+    found = checkpoint.read(save_ours(tmp_path, 1, networks, optimizer))
+    assert "network_fine_state_dict" not in found.content
+    checkpoint.load_networks(found, networks)
+    with pytest.raises(InputError, match="holds no fine network"):
+        checkpoint.load_networks(found, our_networks()[0])
+
+
+@pytest.mark.parametrize(("other", "expected"), [
+    ({"width": 32}, r"alpha_linear.weight: found \(1, 16\), expected \(1, 32\)"),
+    ({"depth": 7}, "pts_linears.7.bias: found .*expected none"),
+    ({"use_viewdirs": False}, "alpha_linear.bias: found .*expected none"),
+])  # fmt: skip
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path, other, expected):
+    found = checkpoint.read(save_ours(tmp_path, 1, *our_networks()))
+    with pytest.raises(InputError, match=expected):
+        checkpoint.load_networks(found, our_networks(**other)[0])
+
+
+class Attack:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('executed')",))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "attack", "no checkpoint", "not a dict", "missing"])
+def test_bad_files_are_named_and_nothing_in_them_is_executed(tmp_path, damage):
+    path = save_ours(tmp_path, 1, *our_networks())
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "attack":
+        torch.save({"global_step": 1, "network_fn_state_dict": Attack()}, path, pickle_module=pickle)
+    elif damage in ("no checkpoint", "not a dict"):
+        torch.save({"weights": {}} if damage == "no checkpoint" else [1, 2], path)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.write_text("" if damage == "empty" else "no archive at all")
+    with pytest.raises(InputError, match=r"000001\.tar") as caught:
+        checkpoint.read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"global_step": -7}, "found -7 as global_step, expected an integer >= 0"),
+    ({"global_step": "7"}, "found '7' as global_step"),
+    ({"options": 3}, "found options that are none"),
+    ({"options": {3: 4}}, "found options that are none"),
+], ids=str)  # fmt: skip
+def test_odd_content_is_refused(tmp_path, change, message):
+    path = save_ours(tmp_path, 1, *our_networks())
+    content = torch.load(path, weights_only=True) | change
+    del content["checksum"]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=rf"000001\.tar: {message}"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("fused", [True, None])
+def test_the_kernels_are_those_of_the_program_not_of_the_file(tmp_path, fused):
+    """A file asks for no fused kernels; one that does is loaded without them where the program has none."""
+    networks, _ = our_networks()
+    optimizer = torch.optim.Adam(networks.parameters(), fused=fused)
+    updated(networks.parameters(), optimizer, 1.0)
+    found = checkpoint.read(save_ours(tmp_path, 1, networks, optimizer))
+    groups = found.content["optimizer_state_dict"]["param_groups"]
+    assert [group["fused"] for group in groups] == [None]
+    groups[0]["fused"] = not fused
+    other = torch.optim.Adam(networks.parameters(), fused=fused)
+    assert checkpoint.load_optimizer(found, other)
+    assert [group["fused"] for group in other.param_groups] == [fused]
+
+
+def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
+    networks, optimizer = our_networks()
+    found = checkpoint.read(save_ours(tmp_path, 1, networks, optimizer))
+    with pytest.raises(InputError, match="optimizer state"):
+        checkpoint.load_optimizer(found, torch.optim.Adam(networks.coarse.parameters()))
+    assert not checkpoint.load_optimizer(SimpleNamespace(content={}), optimizer)
+
+
+def test_set_aside_moves_later_checkpoints_only(tmp_path):
+    for step in (10, 20, 30):
+        checkpoint.path_of(tmp_path, step).write_text(str(step))
+    assert checkpoint.set_aside(tmp_path, 30) is None
+    aside = checkpoint.set_aside(tmp_path, 10)
+    assert sorted(path.read_text() for path in aside.iterdir()) == ["20", "30"]
+    assert checkpoint.latest(tmp_path).read_text() == "10"
+    assert checkpoint.set_aside(tmp_path, 0) != aside
+
+
+def damaged_copies(whole, n):
+    """n copies of a file, each cut, or with a few bytes changed."""
+    rng = random.Random(0)
+    for k in range(n):
+        if k % 2:
+            yield whole[: rng.randrange(len(whole))]
+        else:
+            changed = bytearray(whole)
+            for _ in range(rng.choice([1, 1, 4, 64])):
+                changed[rng.randrange(len(changed))] ^= rng.randrange(1, 256)
+            yield bytes(changed)
+
+
+def test_whatever_is_damaged_is_refused_or_harmless(tmp_path):
+    networks, optimizer = our_networks(depth=2, width=2)
+    updated(networks.parameters(), optimizer, 1.0)
+    path = save_ours(tmp_path, 1, networks, optimizer, lrate=5e-4, train_scene=[1, 2])
+    whole, original = path.read_bytes(), list(checkpoint.parts(checkpoint.read(path).content))
+    refused = 0
+    for damaged in damaged_copies(whole, 400):
+        path.write_bytes(damaged)
+        try:
+            content = checkpoint.read(path).content
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+        else:
+            assert list(checkpoint.parts(content)) == original
+    assert refused > 250
+
+
+@pytest.mark.parametrize("change", [
+    lambda content: content["network_fn_state_dict"]["alpha_linear.bias"].add_(1),
+    lambda content: content["optimizer_state_dict"]["param_groups"][0].update(lr=1.0),
+    lambda content: content["options"].update(lrate=1),
+    lambda content: content.update(global_step=2),
+    lambda content: content.pop("version"),
+    lambda content: content["random_states"].update(pixels=torch.arange(3).to(torch.int32)),
+])  # fmt: skip
+def test_the_checksum_is_of_everything(tmp_path, change):
+    networks, optimizer = our_networks(depth=2, width=2)
+    updated(networks.parameters(), optimizer, 1.0)
+    path = save_ours(tmp_path, 1, networks, optimizer, lrate=5e-4)
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(InputError, match="damaged, found other content than its checksum was made of"):
+        checkpoint.read(path)
+    del content["checksum"]
+    torch.save(content, path)
+    checkpoint.read(path)

@@ -4,20 +4,22 @@ A config names its scene as a component of the paths in datadir, expname and mas
 there; every other byte is the source's.
 """
 
-import argparse
 import os
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from infonerf.command_line import LONGEST_LINE
-from infonerf.system.errors import InputError, Parser, exit_status
+from infonerf.command_line import LONGEST_LINE, config_chain, settings_in
+from infonerf.system.arguments import ScriptParser
+from infonerf.system.errors import InputError, exit_status
 from infonerf.system.files import atomic_file
 
 LEGO = Path(__file__).parent / "configs/infonerf/synthetic/lego.txt"
 SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 NAMING = ("expname", "datadir", "maskdir")  # the options that name the scene
+BASE = "base"  # not an option: names another config by a path relative to this one's folder
 SEPARATOR = re.compile(r"([/\\])")
 # A stripped line of a config, as configargparse's DefaultConfigFileParser reads it.
 SETTING = re.compile(
@@ -56,7 +58,7 @@ def setting_of(line: str) -> Setting | None:
 
 
 def naming_settings(lines: list[str], source: Path) -> dict[int, Setting]:
-    """The settings that name the scene, by the index of their line."""
+    """The settings that name the scene, and the base, by the index of their line."""
     settings = {}
     for index, line in enumerate(lines):
         if len(line) > LONGEST_LINE:  # what is matched against it takes its time
@@ -65,12 +67,22 @@ def naming_settings(lines: list[str], source: Path) -> dict[int, Setting]:
             setting = setting_of(line)
         except ValueError as error:
             raise InputError(f"{source}: line {index + 1}: {error}") from error
-        if setting and setting.name in NAMING and (setting.value or setting.name != "maskdir"):
+        if setting and setting.name in (*NAMING, BASE) and (setting.value or setting.name != "maskdir"):
             settings[index] = setting
     for name in ("expname", "datadir"):
         if not any(setting.name == name and setting.value for setting in settings.values()):
-            raise InputError(f"{source}: found no {name} in it, expected one that names the scene")
+            raise InputError(f"{source}: found no {name} in it, expected one that names the scene (a base's is not "
+                             "cloned)")
     return settings
+
+
+def check_bases(settings: dict[int, Setting], source: Path) -> None:
+    """Raise InputError where a base cannot be read, or names masks and the source does not: clones would share them."""
+    own = {setting.name for setting in settings.values()}
+    for base in config_chain(str(source))[:-1] if BASE in own else ():
+        if settings_in(base).get("maskdir") and "maskdir" not in own:
+            raise InputError(f"{source}: found no maskdir in it, expected one that names the scene, as its base {base} "
+                             "has one, which the clones would share")
 
 
 # Scenes in paths.
@@ -132,12 +144,12 @@ def scene_names(names: list[str] | None, old: str) -> list[str]:
 # Clones.
 
 
-def clone(text: str, source: Path, settings: dict[int, Setting], old: str, new: str) -> bytes:
-    """The source with another scene's name."""
+def clone(text: str, source: Path, settings: dict[int, Setting], old: str, new: str, folder: Path) -> bytes:
+    """The source with another scene's name, for a file in `folder`."""
     pieces = re.split(r"(\r\n|\r|\n)", text)  # lines, and their ends between them
     for index, setting in settings.items():
         where = f"{source}: line {index + 1}: {setting.name}"
-        value = renamed(setting, old, new)
+        value = moved(setting.value, source.parent, folder) if setting.name == BASE else renamed(setting, old, new)
         if value is None:
             expected = f"a path with the component {old!r}, as in datadir: the clones would share it"
             raise InputError(f"{where}: found {setting.value!r}, expected {expected}")
@@ -146,6 +158,13 @@ def clone(text: str, source: Path, settings: dict[int, Setting], old: str, new: 
         if setting_of(pieces[2 * index]) != setting._replace(value=value):
             raise InputError(f"--scenes: found {new!r}, expected a name that {where} can hold")
     return "".join(pieces).encode()
+
+
+def moved(path: str, here: Path, there: Path) -> str:
+    """A path relative to one folder, relative to another."""
+    if os.path.isabs(path) or os.path.realpath(here) == os.path.realpath(there):
+        return path
+    return Path(os.path.relpath(os.path.realpath(here / path), os.path.realpath(there))).as_posix()
 
 
 def is_wanted(target: Path, content: bytes, source: Path, force: bool) -> bool:
@@ -182,11 +201,12 @@ def plan(source: Path, names: list[str] | None, output: Path | None, force: bool
         reason = getattr(error, "strerror", None) or "not a text file"
         raise InputError(f"{source}: cannot be read ({reason}), expected a config file") from error
     settings = naming_settings(re.split(r"\r\n|\r|\n", text), source)
+    check_bases(settings, source)
     old = scene_in(settings, source)
     folder = source.parent if output is None else output
     clones = []
     for new in scene_names(names, old):
-        path, content = folder / file_name(source, old, new), clone(text, source, settings, old, new)
+        path, content = folder / file_name(source, old, new), clone(text, source, settings, old, new, folder)
         clones.append(Clone(path, content, is_wanted(path, content, source, force)))
     if any(clone.wanted for clone in clones):
         check_folder(folder)
@@ -196,8 +216,19 @@ def plan(source: Path, names: list[str] | None, output: Path | None, force: bool
 # The script.
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(prog="duplicate_config.py", description="Make the configs of other scenes from one.",
+@dataclass(frozen=True)
+class Arguments:
+    """The command line."""
+
+    source: Path
+    scenes: list[str] | None
+    output: Path | None
+    force: bool
+    dry_run: bool
+
+
+def parse_arguments(argv: list[str]) -> Arguments:
+    parser = ScriptParser(prog="duplicate_config.py", description="Make the configs of other scenes from one.",
                     allow_abbrev=False)  # fmt: skip
     parser.add_argument("source", nargs="?", type=Path, default=LEGO, metavar="SOURCE",
                         help="config to clone; by default configs/infonerf/synthetic/lego.txt")
@@ -206,7 +237,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to, by default beside the source")
     parser.add_argument("--force", action="store_true", help="replace files that are there and differ")
     parser.add_argument("--dry-run", action="store_true", help="write nothing, say what would be written")
-    return parser.parse_args(argv)
+    return Arguments(**vars(parser.parse_args(argv)))
 
 
 def run(argv: list[str]) -> int:

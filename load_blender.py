@@ -6,9 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infonerf.scene.photographs import Photographs, half_intrinsics, nearest, read_depth
+from infonerf.config import DataConfig
+from infonerf.scene.cameras import Cameras
+from infonerf.scene.checks import matrix_fault, require_files, require_folder
+from infonerf.scene.photographs import ImageFiles, half_intrinsics, nearest, read_depth
 from infonerf.scene.poses import circle
-from infonerf.scene.scene import Scene, choose_views, matrix_fault, require_files, require_folder, unseen_pool
+from infonerf.scene.scene import Photographs, Scene, Split
+from infonerf.scene.splits import choose_views, unseen_pool
 from infonerf.system.errors import InputError
 
 NEAR, FAR = 2.0, 6.0
@@ -16,36 +20,29 @@ BOUNDS = np.array([[-1.5] * 3, [1.5] * 3])  # of the objects of NeRF synthetic
 SPLITS = ("train", "val", "test")
 
 
-def load_blender(
-    datadir: str,
-    *,
-    half_res: bool = False,
-    testskip: int = 8,
-    white_bkgd: bool = False,
-    train_scene: list[int] | None = None,
-    fewshot: int = 0,
-    fewshot_seed: int = 0,
-    unseen_poses: str = "no_test",
-    allow_outside: bool = False,
-) -> Scene:
-    """Load a scene of the NeRF synthetic data set (method specification, section 9).
+def load_blender(data: DataConfig) -> Scene:
+    """Load a scene of the NeRF synthetic data set (docs/method.md, Data).
 
     `train_scene` are indices into the train frames; every `testskip`-th val and test frame is kept
     (0 = all). `allow_outside`: a file_path may lead out of the folder. Raises InputError where a file or
     option cannot be used.
     """
-    folder = require_folder(datadir, "datadir")
-    splits = [read_split(folder, split, testskip, allow_outside) for split in SPLITS]
+    if data.test_scene:
+        raise InputError("--test_scene: not for Blender scenes, whose test views come from transforms_test.json")
+    if data.maskdir:
+        raise InputError("--maskdir: not for Blender scenes")
+    folder = require_folder(data.datadir, "datadir")
+    splits = [read_split(folder, split, data.testskip, data.allow_outside) for split in SPLITS]
     frames = [frame for split in splits for frame in split]
     n_train, n_val, n_test = map(len, splits)
-    train = choose_views(n_train, train_scene, fewshot, fewshot_seed)
+    train = choose_views(n_train, data.train_scene, data.fewshot, data.fewshot_seed)
     test = tuple(range(n_train + n_val, n_train + n_val + n_test))
     require_files(frames[view].image for view in train + test)
     require_files(frames[view].depth for view in test if frames[view].depth_scale)
-    photographs = Photographs([frame.image for frame in frames], train[0], half=half_res, white=white_bkgd)
-    height, width = full_size = photographs.full_size
+    files = ImageFiles([frame.image for frame in frames], train[0], half=data.half_res, white=data.white_bkgd)
+    height, width = full_size = files.full_size
     intrinsics = np.stack([intrinsics_of(frame.camera_angle_x, height, width) for frame in frames])
-    if half_res:
+    if data.half_res:
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
 
     def true_depth(view: int) -> np.ndarray | None:
@@ -53,28 +50,28 @@ def load_blender(
         if frame.depth_scale is None:
             return None
         depth = read_depth(frame.depth, full_size, frame.depth_scale)
-        return nearest(depth, height, width, 0.5) if half_res else depth  # the middle of what `half_size` averages
+        return nearest(depth, height, width, 0.5) if data.half_res else depth  # the middle of what `half_size` averages
 
+    poses = np.stack([frame.pose for frame in frames])
     return Scene(
         name=folder.resolve().name,
         view_names=tuple(frame.name for frame in frames),
-        poses=np.stack([frame.pose for frame in frames]),
-        intrinsics=intrinsics,
-        height=height,
-        width=width,
-        near=NEAR,
-        far=FAR,
-        white_background=white_bkgd,
-        train=train,
-        val=tuple(range(n_train, n_train + n_val)),
-        test=test,
-        unseen=unseen_pool(len(frames), train, test, unseen_poses),
-        image=photographs.image,
-        alpha=photographs.alpha if photographs.has_alpha else None,
+        cameras=Cameras.of_arrays(poses, intrinsics, [(height, width)] * len(frames), NEAR, FAR, data.pixel_center),
+        split=Split(
+            train=train,
+            val=tuple(range(n_train, n_train + n_val)),
+            test=test,
+            unseen=unseen_pool(len(frames), train, test, data.unseen_poses),
+        ),
+        photographs=Photographs(
+            image=files.image,
+            alpha=files.alpha if files.has_alpha else None,
+            depth=true_depth if any(frame.depth_scale for frame in frames) else None,
+        ),
+        white_background=data.white_bkgd,
         bounds=BOUNDS,
-        depth=true_depth if any(frame.depth_scale for frame in frames) else None,
         path=circle(),
-        notes=photographs.notes,
+        notes=files.notes,
     )
 
 

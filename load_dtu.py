@@ -7,17 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from infonerf.scene.photographs import Photographs, half_intrinsics, half_size, read_pixels
+from infonerf.config import DataConfig
+from infonerf.scene.cameras import Cameras
+from infonerf.scene.checks import intrinsics_fault, matrix_fault, require_folder
+from infonerf.scene.photographs import ImageFiles, half_intrinsics, half_size, read_pixels
 from infonerf.scene.poses import through_cameras
-from infonerf.scene.scene import (
-    Scene,
-    check_views,
-    choose_views,
-    intrinsics_fault,
-    matrix_fault,
-    require_folder,
-    unseen_pool,
-)
+from infonerf.scene.scene import Photographs, Scene, Split
+from infonerf.scene.splits import check_views, choose_views, unseen_pool
 from infonerf.system.errors import InputError
 
 NEAR, FAR = 0.1, 5.0
@@ -26,71 +22,53 @@ ENDINGS = (".png", ".jpg", ".jpeg")
 LARGEST_MATRIX = 100_000  # bytes
 
 
-def load_dtu(
-    datadir: str,
-    *,
-    maskdir: str | None = None,
-    half_res: bool = False,
-    white_bkgd: bool = False,
-    train_scene: list[int] | None = None,
-    test_scene: list[int] | None = None,
-    fewshot: int = 0,
-    fewshot_seed: int = 0,
-    unseen_poses: str = "no_test",
-    dtu_intrinsics: str = "shared",
-) -> Scene:
-    """Load a scan of the DTU MVS data set (method specification, section 9).
+def load_dtu(data: DataConfig) -> Scene:
+    """Load a scan of the DTU MVS data set (docs/method.md, Data).
 
     `train_scene` and `test_scene` number the images in order; without `test_scene` (or with -1) all
     images that are not trained on are test views. `dtu_intrinsics` `shared` is the released focal,
     the mean over views of (fx + fy)/2 about the image's centre; `per_view` keeps each camera's own.
     Raises InputError where a file or option cannot be used.
     """
-    folder = require_folder(datadir, "datadir")
+    folder = require_folder(data.datadir, "datadir")
     paths = numbered_images(require_folder(folder / "image", "datadir"))
     n_views = len(paths)
     poses, intrinsics = read_cameras(folder / "cameras.npz", paths)
-    train, test = split(n_views, train_scene, test_scene, fewshot, fewshot_seed)
+    train, test = split_views(n_views, data)
 
-    photographs = Photographs(paths, train[0], half=half_res, white=white_bkgd)
-    height, width = photographs.full_size
-    if dtu_intrinsics == "shared":
+    files = ImageFiles(paths, train[0], half=data.half_res, white=data.white_bkgd)
+    height, width = files.full_size
+    if data.dtu_intrinsics == "shared":
         focal = intrinsics[:, :2].mean()
         intrinsics = np.tile([focal, focal, 0.5 * width, 0.5 * height], (n_views, 1))
-    if half_res:
+    if data.half_res:
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
 
     return Scene(
         name=folder.resolve().name,
         view_names=tuple(path.stem for path in paths),
-        poses=poses,
-        intrinsics=intrinsics,
-        height=height,
-        width=width,
-        near=NEAR,
-        far=FAR,
-        white_background=white_bkgd,
-        train=train,
-        val=test,
-        test=test,
-        unseen=unseen_pool(n_views, train, test, unseen_poses),
-        image=photographs.image,
-        alpha=photographs.alpha if photographs.has_alpha else None,
-        mask=mask_reader(maskdir, paths, photographs.full_size, half_res) if maskdir else None,
+        cameras=Cameras.of_arrays(poses, intrinsics, [(height, width)] * n_views, NEAR, FAR, data.pixel_center),
+        split=Split(train=train, val=test, test=test, unseen=unseen_pool(n_views, train, test, data.unseen_poses)),
+        photographs=Photographs(
+            image=files.image,
+            alpha=files.alpha if files.has_alpha else None,
+            mask=mask_reader(data.maskdir, paths, files.full_size, data.half_res) if data.maskdir else None,
+        ),
+        white_background=data.white_bkgd,
         path=through_cameras(poses[list(train)]),
-        notes=photographs.notes,
+        notes=files.notes,
     )
 
 
-def split(n_views, train_scene, test_scene, fewshot, fewshot_seed) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def split_views(n_views: int, data: DataConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Training and test views."""
-    chosen_test = None if not test_scene or test_scene == [-1] else test_scene
+    chosen_test = None if not data.test_scene or data.test_scene == [-1] else data.test_scene
     if chosen_test:
         check_views(chosen_test, n_views, "test_scene")
-    if not train_scene and not fewshot and chosen_test:
+    if not data.train_scene and not data.fewshot and chosen_test:
         train = tuple(view for view in range(n_views) if view not in chosen_test)
     else:
-        train = choose_views(n_views, train_scene, fewshot, fewshot_seed)
+        train = choose_views(n_views, data.train_scene, data.fewshot, data.fewshot_seed)
     test = tuple(chosen_test or (view for view in range(n_views) if view not in train))
     both = sorted(set(train) & set(test))
     if both:
@@ -108,14 +86,14 @@ def numbered_images(folder: Path) -> list[Path]:
     paths = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != "."]
     if not paths:
         raise InputError(f"{folder}: found no image, expected files such as 000000.png")
-    paths.sort(key=number)
+    paths.sort(key=image_number)
     for one, other in pairwise(paths):
-        if number(one) == number(other):
+        if image_number(one) == image_number(other):
             raise InputError(f"{other}: found the number of {one.name} again, expected one image of each number")
     return paths
 
 
-def number(path: Path) -> int:
+def image_number(path: Path) -> int:
     digits = re.findall(r"\d+", path.stem)
     if not digits:
         raise InputError(f"{path}: found no number in the name, expected one such as 000000{path.suffix}")
@@ -134,7 +112,7 @@ def read_cameras(path: Path, images: list[Path]) -> tuple[np.ndarray, np.ndarray
         if "allow_pickle" in reason:  # numpy's advice is to execute what is in the file
             reason = "found pickled objects, which may be programs and are never loaded; expected arrays of numbers"
         raise InputError(f"{path}: not a readable npz archive of matrices ({reason})") from error
-    if f"world_mat_{n_views}" in matrices and [number(image) for image in images] != list(range(n_views)):
+    if f"world_mat_{n_views}" in matrices and [image_number(image) for image in images] != list(range(n_views)):
         raise InputError(f"{path}: more cameras than the {n_views} images, whose numbers are not 0..{n_views - 1}: "
                          "expected an image for each camera")
     poses, intrinsics = [], []
@@ -193,13 +171,14 @@ def decompose(world: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def mask_reader(maskdir: str, image_paths: list[Path], full_size: tuple[int, int], half_res: bool):
     """view -> h w bool, from the mask whose number is the image's."""
-    by_number = {number(path): path for path in numbered_images(require_folder(maskdir, "maskdir"))}
+    by_number = {image_number(path): path for path in numbered_images(require_folder(maskdir, "maskdir"))}
     for path in image_paths:
-        if number(path) not in by_number:
-            raise InputError(f"--maskdir {maskdir}: found no mask numbered {number(path)}, expected one for {path}")
+        if image_number(path) not in by_number:
+            number = image_number(path)
+            raise InputError(f"--maskdir {maskdir}: found no mask numbered {number}, expected one for {path}")
 
     def read_mask(view: int) -> np.ndarray:
-        pixels = read_pixels(by_number[number(image_paths[view])], full_size)[..., :3]
+        pixels = read_pixels(by_number[image_number(image_paths[view])], full_size)[..., :3]
         return (half_size(pixels) if half_res else pixels).mean(-1) >= 0.5
 
     return read_mask

@@ -1,15 +1,16 @@
-"""The losses: colour, ray entropy, KL smoothness, and the list of regularizers with their schedules.
+"""The losses: colour, ray entropy, KL smoothness, and those beyond the paper (docs/method.md, Losses).
 
-Axes: r rays, s samples along a ray. A term takes alphas and opacities and returns a scalar.
-Steps are numbered from 1, as in the released code.
+Axes: r rays, s samples along a ray. First the formulas, then each as a Loss, with its schedule and the rays that it
+needs; `losses_of` lists those of a run. Steps are numbered from 1, as in the released code.
 Source: InfoNeRF (Kim, Seo, Han, CVPR 2022), sections 3.2 and 3.3, and its released code.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
+
+from infonerf.config import LossesConfig
+from infonerf.rendering.groups import NEIGHBOURS, PATCH, SEEN, UNSEEN
+from infonerf.training.terms import Loss, StepView, constant
 
 EPS = 1e-10
 
@@ -82,156 +83,134 @@ def depth_smoothness_loss(depth: Tensor) -> Tensor:
     return ((depth[:, 1:, :-1] - inner).square() + (depth[:, :-1, 1:] - inner).square()).mean()
 
 
-class Composites(dict):
-    """What regularizers see of a step: the name of a ray group -> its final composite.
-
-    coarse: likewise of the coarse pass, where there is one. alpha: r, of the seen rays' pixels, where it is asked for.
-    """
-
-    def __init__(self, renderings: Mapping, alpha: Tensor | None = None):
-        super().__init__({group: rendering.fine for group, rendering in renderings.items()})
-        self.coarse = {group: both.coarse for group, both in renderings.items() if both.coarse is not None}
-        self.alpha = alpha
+# Losses.
 
 
-@dataclass(frozen=True)
-class Regularizer:
-    """A term of the loss that is added to the colour loss.
+def colour_losses() -> list[Loss]:
+    """The colours of the seen rays, by the fine and, where there is one, the coarse pass."""
 
-    groups: the ray groups that must be rendered for it, where its weight is not 0.
-    weight: step number -> weight. value: Composites, the groups' final composites -> scalar.
-    """
+    def value(passes: dict, view: StepView) -> Tensor | None:
+        if SEEN not in passes:
+            return None
+        rgb, target, batch = passes[SEEN].rgb, view.batch.target, view.batch
+        if batch.background is not None:  # photographs and renderings both lie on white
+            rgb = on_background(rgb, passes[SEEN].acc, batch.background)
+            target = on_background(target, batch.alpha, batch.background)
+        return colour_loss(rgb, target)
 
-    name: str
-    groups: tuple[str, ...]
-    weight: Callable[[int], float]
-    value: Callable[[Mapping], Tensor]
+    weight, label = constant(1.0), "colour loss"
+    return [
+        Loss("colour_fine", label, (SEEN,), weight, lambda view: value(view.fine, view)),
+        Loss("colour_coarse", f"{label}, coarse network", (SEEN,), weight, lambda view: value(view.coarse, view)),
+    ]
 
 
-def entropy_regularizer(
-    *, weight: float, end: int | None, threshold: float, kind: str, log_scaling: bool,
-    unseen: bool, seen: bool, neighbours: bool,
-    on: str = "alpha", skip_last: bool = False, start: int = 0, ramp: int = 0,
-) -> Regularizer:
-    """Ray entropy of the unseen rays (`unseen`), the seen rays (`seen`, and where there are no unseen
-    ones), and of such neighbours (`neighbours`) as the step renders for others.
+def entropy(options: LossesConfig) -> Loss:
+    """Ray entropy of the unseen rays, of the seen rays (`computing_entropy_all`, and where there are no unseen ones),
+    and of such neighbours as the step renders for KL smoothness."""
+    needed = [UNSEEN] if options.n_unseen else []
+    if options.computing_entropy_all or not options.n_unseen:
+        needed.append(SEEN)
+    covered = list(needed)
+    if options.smoothing and not options.entropy_ignore_smoothing:
+        covered += [NEIGHBOURS[SEEN], NEIGHBOURS[UNSEEN]]
 
-    on: which of a sample's numbers are the distribution, `alpha` (the paper's) or the rendering `weights`.
-    skip_last: leave out the last sample, whose bin has no end. start: the first step with the term, whose
-    weight grows over `ramp` steps.
-    """
-    needed = ("unseen",) * unseen + ("seen",) * (seen or not unseen)
-    covered = needed + ("seen_near", "unseen_near") * neighbours
-
-    def value(composites: Mapping) -> Tensor:
-        parts = [composites[group] for group in covered if group in composites]
-        mass, acc = torch.cat([getattr(part, on) for part in parts]), torch.cat([part.acc for part in parts])
-        return entropy_loss(mass[:, :-1] if skip_last else mass, acc, threshold, kind, log_scaling)
+    def value(view: StepView) -> Tensor:
+        parts = [view.fine[group] for group in covered if group in view.fine]
+        mass = torch.cat([getattr(part, options.entropy_on) for part in parts])
+        acc = torch.cat([part.acc for part in parts])
+        if options.entropy_skip_last:
+            mass = mass[:, :-1]
+        return entropy_loss(mass, acc, options.entropy_acc_threshold, options.entropy_type, options.entropy_log_scaling)
 
     def schedule(step: int) -> float:
+        start, end, ramp = options.entropy_start_iter, options.entropy_end_iter, options.entropy_ramp
         if step < start or (end is not None and step > end):
             return 0.0
+        weight = options.entropy_ray_zvals_lambda
         return weight * min((step - max(start, 1) + 1) / ramp, 1.0) if ramp else weight
 
-    return Regularizer("entropy", needed, schedule, value)
+    return Loss("entropy", "ray entropy", tuple(needed), schedule, value)
 
 
-def smoothness_regularizer(
-    *, weight: float, rate: float, step_size: int, end: int | None, activation: str, unseen: bool, floor: float = 0.0
-) -> Regularizer:
+def smoothing(options: LossesConfig) -> Loss:
     """KL smoothness between all seen (and unseen) rays of a step and their neighbours."""
-    rays = ("seen", "unseen") if unseen else ("seen",)
-    near = tuple(f"{group}_near" for group in rays)
+    rays = (SEEN, UNSEEN) if options.n_unseen else (SEEN,)
+    near = tuple(NEIGHBOURS[group] for group in rays)
 
     def schedule(step: int) -> float:
-        return weight * rate ** (step // step_size) if end is None or step <= end else 0.0
+        if options.smoothing_end_iter is not None and step > options.smoothing_end_iter:
+            return 0.0
+        return options.smoothing_lambda * options.smoothing_rate ** (step // options.smoothing_step_size)
 
-    def value(composites: Mapping) -> Tensor:
-        alpha, near_alpha = (torch.cat([composites[group].alpha for group in part]) for part in (rays, near))
-        return smoothness_loss(alpha, near_alpha, activation, floor)
+    def value(view: StepView) -> Tensor:
+        alpha = torch.cat([view.fine[group].alpha for group in rays])
+        near_alpha = torch.cat([view.fine[group].alpha for group in near])
+        return smoothness_loss(alpha, near_alpha, options.smoothing_activation, options.smoothing_floor)
 
-    return Regularizer("smoothing", rays + near, schedule, value)
+    return Loss("smoothing", "KL smoothness", rays + near, schedule, value)
 
 
-def carving_regularizer(*, weight: float) -> Regularizer:
+def carving(options: LossesConfig) -> Loss:
     """Space carving: mean accumulated opacity of the seen rays whose pixel is wholly transparent, of the fine pass
     plus, as with colours, of the coarse pass; 0 where there is no such ray."""
 
-    def value(composites: Composites) -> Tensor:
-        empty = composites.alpha == 0
-        passes = [group["seen"] for group in (composites, composites.coarse) if "seen" in group]
+    def value(view: StepView) -> Tensor:
+        empty = view.batch.alpha == 0
+        passes = [part[SEEN] for part in (view.fine, view.coarse) if SEEN in part]
         return sum(torch.where(empty, seen.acc, 0).sum() for seen in passes) / empty.sum().clamp_min(1)
 
-    return Regularizer("carving", ("seen",), lambda step: weight, value)
+    return Loss("carving", "space carving", (SEEN,), constant(options.carving_lambda), value)
 
 
-def occlusion_regularizer(*, weight: float, samples: int) -> Regularizer:
-    """The density of the seen rays' first `samples` samples, as a mean over all samples: what is right in front of
+def occlusion(options: LossesConfig) -> Loss:
+    """The density of the seen rays' first samples, as a mean over all samples: what is right in front of
     a camera is likely to be a floater (FreeNeRF: Yang, Pavone, Wang, CVPR 2023, section 3.4)."""
 
-    def value(composites: Mapping) -> Tensor:
-        density = composites["seen"].density
-        return density[:, :samples].sum() / density.numel()
+    def value(view: StepView) -> Tensor:
+        density = view.fine[SEEN].density
+        return density[:, : options.occlusion_samples].sum() / density.numel()
 
-    return Regularizer("occlusion", ("seen",), lambda step: weight, value)
-
-
-def distortion_regularizer(*, weight: float, start: int, near: float, far: float, unseen: bool) -> Regularizer:
-    """Distortion loss of the seen (and unseen) rays, from step `start` on."""
-    groups = ("seen", "unseen") if unseen else ("seen",)
-
-    def value(composites: Mapping) -> Tensor:
-        weights, z = (torch.cat([getattr(composites[group], name) for group in groups]) for name in ("weights", "z"))
-        return distortion_loss(weights, z, near, far)
-
-    return Regularizer("distortion", groups, lambda step: weight if step >= start else 0.0, value)
+    return Loss("occlusion", "occlusion", (SEEN,), constant(options.occlusion_lambda), value)
 
 
-def depth_smoothness_regularizer(*, weight: float, size: int) -> Regularizer:
+def distortion(options: LossesConfig) -> Loss:
+    """Distortion of the seen (and unseen) rays, from a step on."""
+    groups = (SEEN, UNSEEN) if options.n_unseen else (SEEN,)
+
+    def schedule(step: int) -> float:
+        return options.distortion_lambda if step >= options.distortion_start_iter else 0.0
+
+    def value(view: StepView) -> Tensor:
+        weights = torch.cat([view.fine[group].weights for group in groups])
+        z = torch.cat([view.fine[group].z for group in groups])
+        return distortion_loss(weights, z, view.batch.near, view.batch.far)
+
+    return Loss("distortion", "distortion", groups, schedule, value)
+
+
+def depth_smoothness(options: LossesConfig, size: int = PATCH) -> Loss:
     """Depth smoothness of the unseen rays, which come as patches of size x size pixels."""
 
-    def value(composites: Mapping) -> Tensor:
-        return depth_smoothness_loss(composites["unseen"].depth.unflatten(0, (-1, size, size)))
+    def value(view: StepView) -> Tensor:
+        return depth_smoothness_loss(view.fine[UNSEEN].depth.unflatten(0, (-1, size, size)))
 
-    return Regularizer("depth_smooth", ("unseen",), lambda step: weight, value)
-
-
-def active(regularizers: list[Regularizer], step: int) -> list[Regularizer]:
-    """Those with a weight at this step."""
-    return [regularizer for regularizer in regularizers if regularizer.weight(step) != 0]
+    return Loss("depth_smooth", "depth smoothness", (UNSEEN,), constant(options.depth_smooth_lambda), value)
 
 
-def needed_groups(regularizers: list[Regularizer], step: int) -> set[str]:
-    """The ray groups to draw and render at this step."""
-    return {"seen"}.union(*(regularizer.groups for regularizer in active(regularizers, step)))
+def regularizers_of(options: LossesConfig) -> list[Loss]:
+    """The losses of a run beside colour."""
+    there = {
+        entropy: options.entropy,
+        smoothing: options.smoothing,
+        carving: options.carving_lambda,
+        occlusion: options.occlusion_lambda,
+        distortion: options.distortion_lambda,
+        depth_smoothness: options.depth_smooth_lambda,
+    }
+    return [make(options) for make, wanted in there.items() if wanted]
 
 
-def loss_terms(
-    renderings: Mapping, target: Tensor, regularizers: list[Regularizer], step: int,
-    alpha: Tensor | None = None, background: Tensor | None = None,
-) -> dict[str, tuple[float, Tensor]]:
-    """Every term of the step's loss as name -> (weight, unweighted value).
-
-    renderings: group -> Rendering. Colour is compared on the seen rays only: on `background` (r 3) where there is
-    one, for which the target's `alpha` (r) is needed, and both target and renderings must lie on white.
-    """
-    seen = renderings["seen"]
-    if background is not None:
-        target = on_background(target, alpha, background)
-
-    def colour(seen) -> Tensor:
-        rgb = seen.rgb if background is None else on_background(seen.rgb, seen.acc, background)
-        return colour_loss(rgb, target)
-
-    terms = {"colour_fine": (1.0, colour(seen.fine))}
-    if seen.coarse is not None:
-        terms["colour_coarse"] = (1.0, colour(seen.coarse))
-    composites = Composites(renderings, alpha)
-    for regularizer in active(regularizers, step):
-        terms[regularizer.name] = (regularizer.weight(step), regularizer.value(composites))
-    return terms
-
-
-def total_loss(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
-    """The weighted sum that is minimised."""
-    return sum(weight * value for weight, value in terms.values())
+def losses_of(options: LossesConfig) -> list[Loss]:
+    """The losses of a run, colour first."""
+    return colour_losses() + regularizers_of(options)

@@ -1,366 +1,354 @@
-"""Parsed options -> the objects that they describe. Everything else takes plain arguments."""
+"""From a Config to objects: what the scripts share."""
 
-import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from infonerf.fields.nerf import Annealing, DenseQuery, NeRF, Networks, Query, Sampling
+from infonerf.command_line import run_config
+from infonerf.config import Config, DataConfig, LossesConfig, RenderingConfig, changed_since
+from infonerf.evaluation.record import Record, append_result
+from infonerf.evaluation.views import evaluate_views
+from infonerf.fields.field import CoarseFine
+from infonerf.fields.nerf import Annealing, NeRF
+from infonerf.rendering.dense import DenseQuery
+from infonerf.rendering.groups import PATCH, SEEN, UNSEEN
 from infonerf.rendering.occupancy import CELLS, Occupancy
+from infonerf.rendering.pictures import render_path
+from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
-from infonerf.scene.scene import Scene, bounds_of
+from infonerf.scene.scene import Scene, bounds_of, with_depth_range, with_made_poses
 from infonerf.scene.visual_hull import carved_cells
+from infonerf.system.devices import find_device, has_bfloat16
 from infonerf.system.errors import InputError
+from infonerf.system.files import make_folder
+from infonerf.system.interrupt import Interrupt
 from infonerf.system.logs import say
+from infonerf.system.picture_folders import PictureFolder
 from infonerf.training import checkpoint
-from infonerf.training.sampler import (
-    PATCH,
-    SEEN,
-    UNSEEN,
-    Cameras,
-    Crop,
-    MovedPose,
-    NearPixel,
-    RangeAnnealing,
-    RaySampler,
-    RotatedPose,
-    cameras_of,
-    central_crop,
-)
-from load_scene import load_scene
-from loss import (
-    Regularizer,
-    carving_regularizer,
-    depth_smoothness_regularizer,
-    distortion_regularizer,
-    entropy_regularizer,
-    occlusion_regularizer,
-    smoothness_regularizer,
-)
+from infonerf.training.generators import create_generators
+from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, RotatedPose
+from infonerf.training.sampler import Crop, RangeAnnealing, RaySampler, TrainingColours, central_crop
+from load_blender import load_blender
+from load_dtu import load_dtu
+from loss import regularizers_of
+
+CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
+LOADERS = {"blender": load_blender, "dtu": load_dtu}
 
 
-def build_device(name: str) -> torch.device:
-    """auto: CUDA when there is a GPU that works, else the CPU."""
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        fault = fault_of(torch.device("cuda"))
-        if fault is None:
-            return torch.device("cuda")
-        say(f"WARNING: the GPU cannot be used ({fault}): going on with the CPU")
-        return torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {name}: found no CUDA device, expected auto or cpu on this machine")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {name}: found {torch.cuda.device_count()} CUDA devices, expected one of them")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"--device {name}: found no MPS device, expected auto or cpu on this machine")
-    fault = fault_of(device)
-    if fault:
-        raise InputError(f"--device {name}: found a device that cannot be used ({fault}), expected auto or cpu")
-    return device
+# The scene.
 
 
-def fault_of(device: torch.device) -> str | None:
-    """Why a device that is there computes nothing: this PyTorch has no kernels for a GPU, say, or others hold it."""
-    try:
-        torch.zeros(1, device=device).add_(1)
-    except RuntimeError as error:
-        return str(error).strip().split("\n")[0]
-    return None
+def load_scene(data: DataConfig) -> Scene:
+    """The photographs and cameras that the options name. Raises InputError where they cannot be used."""
+    if data.dataset_type not in LOADERS:
+        raise InputError(f"--dataset_type {data.dataset_type}: not supported yet, expected {' or '.join(LOADERS)}")
+    scene = LOADERS[data.dataset_type](data)
+    if data.near is not None or data.far is not None:
+        scene = with_depth_range(scene, data.near, data.far)
+    return with_made_poses(scene, data.unseen_poses)
 
 
-def run_folder(args: argparse.Namespace) -> Path:
-    return Path(args.basedir) / args.expname
+def require_alpha(scene: Scene, option: str) -> None:
+    if scene.photographs.alpha is None:
+        raise InputError(f"--{option}: the images of {scene.name} have no alpha, expected RGBA images")
 
 
-def find_checkpoint(args: argparse.Namespace) -> checkpoint.Checkpoint | None:
-    """The checkpoint to start from: ft_path, else the newest of the run that is not damaged. To render,
-    ckpt_render_iter names another one."""
-    if args.no_reload:
-        return None
-    if args.ft_path:
-        return checkpoint.read(args.ft_path)
-    if args.ckpt_render_iter and (args.render_only or args.eval_only):
-        return checkpoint.read(checkpoint.path_of(run_folder(args), args.ckpt_render_iter))
-    return checkpoint.newest_valid(run_folder(args), say)
+# Networks and rendering.
 
 
-# Options that say how a run is started or looked at, not what it is.
-ABOUT_THE_START = ("config", "ft_path", "no_reload", "basedir", "expname", "device", "render_only", "eval_only",
-                   "render_test", "render_train", "render_mypath", "render_factor", "ckpt_render_iter",
-                   "keep_checkpoints")  # fmt: skip
-
-
-def changed_options(found: checkpoint.Checkpoint, args: argparse.Namespace) -> list[str]:
-    """A line for each option that differs from those a checkpoint of ours was trained with."""
-    lines = []
-    for name, value in (found.content["options"] if found.ours else {}).items():
-        now = getattr(args, name, value)
-        if name in ("datadir", "maskdir"):
-            value, now = (None if path is None else str(Path(path).resolve()) for path in (value, now))
-        if now != value and name not in ABOUT_THE_START:
-            lines.append(f"changed since the checkpoint: {name} was {value}, now {now}")
-    return lines
-
-
-@dataclass(frozen=True)
-class Generators:
-    """The random states of a run. pixels: which views and pixels are drawn, always on the CPU, so the
-    same on every device. samples: jitter and noise, on the device. weights: the initial networks."""
-
-    weights: torch.Generator
-    pixels: torch.Generator
-    samples: torch.Generator
-
-    def state_dict(self) -> dict:
-        return {
-            "pixels": self.pixels.get_state(),
-            "samples": self.samples.get_state(),
-            "samples_device": self.samples.device.type,
-        }
-
-    def load_state_dict(self, state: dict) -> bool:
-        """False where the state of `samples` is of another kind of device and cannot be taken over."""
-        self.pixels.set_state(state["pixels"])
-        same_device = state["samples_device"] == self.samples.device.type
-        if same_device:
-            self.samples.set_state(state["samples"])
-        return same_device
-
-
-def build_generators(seed: int, device: torch.device) -> Generators:
-    """Independent generators from one seed."""
-    weights, pixels, samples = (int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint32))
-    return Generators(
-        torch.Generator().manual_seed(weights),
-        torch.Generator().manual_seed(pixels),
-        torch.Generator(device).manual_seed(samples),
-    )
-
-
-def build_scene(args: argparse.Namespace) -> Scene:
-    scene = load_scene(
-        args.dataset_type,
-        args.datadir,
-        maskdir=args.maskdir,
-        half_res=args.half_res,
-        testskip=args.testskip,
-        white_bkgd=args.white_bkgd,
-        train_scene=args.train_scene,
-        test_scene=args.test_scene,
-        fewshot=args.fewshot,
-        fewshot_seed=args.fewshot_seed,
-        unseen_poses=args.unseen_poses,
-        dtu_intrinsics=args.dtu_intrinsics,
-        allow_outside=args.allow_outside,
-        near=args.near,
-        far=args.far,
-    )
-    if args.lindisp and not scene.near:
-        raise InputError("--lindisp: found --near 0, expected more: there is no disparity at depth 0")
-    return scene
-
-
-def build_networks(args: argparse.Namespace, device: torch.device, generator: torch.Generator) -> Networks:
+def create_networks(config: Config, scene: Scene, device: torch.device, generator: torch.Generator) -> CoarseFine:
     """The coarse network and, with importance sampling, the fine one. Initialised on the CPU, so the
-    same on every device."""
-    encoded = args.i_embed == 0
+    same on every device. scene: for a field that fills its bounds (docs/extending.md); a NeRF does not need it."""
+    options, encoded = config.field, config.field.i_embed == 0
 
     def network(depth: int, width: int) -> NeRF:
         return NeRF(
             depth=depth,
             width=width,
-            multires=args.multires if encoded else None,
-            multires_views=args.multires_views if encoded else None,
-            use_viewdirs=args.use_viewdirs,
-            output_ch=5 if args.N_importance else 4,
+            multires=options.multires if encoded else None,
+            multires_views=options.multires_views if encoded else None,
+            use_viewdirs=options.use_viewdirs,
+            output_ch=5 if config.sampling.N_importance else 4,
             generator=generator,
             device=device,
-            density_bias=args.density_bias,
-            multi_input=args.mi_mlp,
-            annealing=Annealing(args.freq_start, args.freq_end_iter) if args.freq_end_iter else None,
+            density_bias=options.density_bias,
+            multi_input=options.mi_mlp,
+            annealing=Annealing(options.freq_start, options.freq_end_iter) if options.freq_end_iter else None,
         )
 
-    coarse = network(args.netdepth, args.netwidth)
-    return Networks(coarse, network(args.netdepth_fine, args.netwidth_fine) if args.N_importance else None)
+    coarse = network(options.netdepth, options.netwidth)
+    fine = network(options.netdepth_fine, options.netwidth_fine) if config.sampling.N_importance else None
+    return CoarseFine(coarse, fine)
 
 
-def build_sampling(args: argparse.Namespace) -> Sampling:
-    return Sampling(
-        n_samples=args.N_samples,
-        n_importance=args.N_importance,
-        lindisp=args.lindisp,
-        white_background=args.white_bkgd,
-        perturb=args.perturb > 0,
-        noise_std=args.raw_noise_std,
-    )
-
-
-CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices of bfloat16 faster than those of float32."""
-    if device.type == "cuda" and torch.cuda.is_available():
-        with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def matmul_dtype(args: argparse.Namespace, device: torch.device) -> torch.dtype | None:
+def hidden_dtype(rendering: RenderingConfig, device: torch.device) -> torch.dtype | None:
     """Of the networks' hidden layers; None for that of their weights."""
-    low = args.precision == "bf16" or (args.precision == "auto" and has_bfloat16(device))
-    return torch.bfloat16 if low and not args.exact_dense else None
+    low = rendering.precision == "bf16" or (rendering.precision == "auto" and has_bfloat16(device))
+    return torch.bfloat16 if low and not rendering.exact_dense else None
 
 
-def build_occupancy(args: argparse.Namespace, scene: Scene, device: torch.device) -> Occupancy | None:
-    """The grid of skip_empty, in which nothing is known to be empty yet."""
-    if not args.skip_empty:
+def create_occupancy(config: Config, scene: Scene, device: torch.device) -> Occupancy | None:
+    """The grid of skip_empty, in which nothing is known to be empty yet but what the visual hull leaves out."""
+    if not config.rendering.skip_empty:
         return None
     bounds, carved = bounds_of(scene), None
-    if args.visual_hull:
+    if config.rendering.visual_hull:
         require_alpha(scene, "visual_hull")
-        carved = carved_cells(scene, bounds, CELLS, args.pixel_center).reshape(-1)
+        carved = carved_cells(scene, bounds, CELLS).reshape(-1)
         if carved.all():
             raise InputError(f"--visual_hull: no point within the bounds of {scene.name} is seen opaque by all its "
                              "training views, expected an object")
         carved = torch.from_numpy(carved).to(device)
-    return Occupancy(torch.as_tensor(bounds, dtype=torch.float32).to(device), matmul_dtype(args, device), carved)
+    bounds = torch.as_tensor(bounds, dtype=torch.float32).to(device)
+    return Occupancy(bounds, hidden_dtype(config.rendering, device), carved)
 
 
-def require_alpha(scene: Scene, option: str) -> None:
-    if scene.alpha is None:
-        raise InputError(f"--{option}: the images of {scene.name} have no alpha, expected RGBA images")
+def create_renderer(config: Config, scene: Scene, networks: CoarseFine) -> Renderer:
+    """How the networks are trained; `for_pictures` of it, how they are looked at."""
+    if config.sampling.lindisp and not scene.near:
+        raise InputError("--lindisp: found --near 0, expected more: there is no disparity at depth 0")
+    options, device = config.rendering, networks.device
+    if options.exact_dense:
+        query = DenseQuery(options.netchunk)
+    else:
+        block = min(options.netchunk, CPU_BLOCK) if device.type == "cpu" else options.netchunk
+        query = SparseQuery(block, hidden_dtype(options, device), create_occupancy(config, scene, device))
+    sampling = Sampling(
+        n_samples=config.sampling.N_samples,
+        n_importance=config.sampling.N_importance,
+        lindisp=config.sampling.lindisp,
+        perturb=config.sampling.perturb > 0,
+        noise_std=config.sampling.raw_noise_std,
+    )
+    return Renderer(networks, sampling, scene.white_background, query, options.chunk)
 
 
-def build_query(args: argparse.Namespace, device: torch.device, occupancy: Occupancy | None = None) -> Query:
-    """How networks are evaluated: everywhere (exact_dense), or only where it has an effect."""
-    if args.exact_dense:
-        return DenseQuery(args.netchunk)
-    block = min(args.netchunk, CPU_BLOCK) if device.type == "cpu" else args.netchunk
-    return SparseQuery(block, matmul_dtype(args, device), occupancy)
+# The rays of a step.
 
 
-def has_unseen(args: argparse.Namespace) -> bool:
-    """Whether the run draws rays of the unseen pool."""
-    return (args.entropy or args.distortion_lambda > 0 or args.depth_smooth_lambda > 0) and args.N_entropy > 0
-
-
-def build_regularizers(args: argparse.Namespace, scene: Scene) -> list[Regularizer]:
-    regularizers = []
-    if args.entropy:
-        regularizers.append(
-            entropy_regularizer(
-                weight=args.entropy_ray_zvals_lambda,
-                end=args.entropy_end_iter,
-                threshold=args.entropy_acc_threshold,
-                kind=args.entropy_type,
-                log_scaling=args.entropy_log_scaling,
-                unseen=has_unseen(args),
-                seen=args.computing_entropy_all,
-                neighbours=args.smoothing and not args.entropy_ignore_smoothing,
-                on=args.entropy_on,
-                skip_last=args.entropy_skip_last,
-                start=args.entropy_start_iter,
-                ramp=args.entropy_ramp,
-            )
-        )
-    if args.smoothing:
-        regularizers.append(
-            smoothness_regularizer(
-                weight=args.smoothing_lambda,
-                rate=args.smoothing_rate,
-                step_size=args.smoothing_step_size,
-                end=args.smoothing_end_iter,
-                activation=args.smoothing_activation,
-                floor=args.smoothing_floor,
-                unseen=has_unseen(args),
-            )
-        )
-    if args.carving_lambda:
-        regularizers.append(carving_regularizer(weight=args.carving_lambda))
-    if args.occlusion_lambda:
-        regularizers.append(occlusion_regularizer(weight=args.occlusion_lambda, samples=args.occlusion_samples))
-    if args.distortion_lambda:
-        regularizers.append(
-            distortion_regularizer(
-                weight=args.distortion_lambda,
-                start=args.distortion_start_iter,
-                near=scene.near,
-                far=scene.far,
-                unseen=has_unseen(args),
-            )
-        )
-    if args.depth_smooth_lambda:
-        regularizers.append(depth_smoothness_regularizer(weight=args.depth_smooth_lambda, size=PATCH))
-    return regularizers
-
-
-def build_neighbourhood(args: argparse.Namespace):
-    if not args.smoothing:
-        return None
-    if args.smooth_sampling_method == "near_pixel":
-        return NearPixel(args.smooth_pixel_range)
-    if args.near_c2w_type == "random_pos":
-        return MovedPose(args.near_c2w_trans)
-    return RotatedPose(args.near_c2w_rot)
-
-
-def unseen_cameras(scene: Scene, pixel_center: float, device: torch.device) -> Cameras:
-    """The unseen pool; made poses have the first training view's intrinsics."""
-    if scene.made_poses is None:
-        return cameras_of(scene, scene.unseen, pixel_center, device)
-    first = cameras_of(scene, scene.train[:1], pixel_center, device)
-    poses = torch.as_tensor(scene.made_poses).to(first.poses)
-    return first._replace(poses=poses, intrinsics=first.intrinsics.expand(len(poses), -1))
-
-
-def build_sampler(args: argparse.Namespace, scene: Scene, device: torch.device) -> RaySampler:
+def create_sampler(config: Config, scene: Scene, device: torch.device) -> RaySampler:
     """Decodes the training views, and no others."""
-    crop = central_crop(scene.height, scene.width, args.precrop_frac)
-    counts = {"N_rand": args.N_rand}
-    if has_unseen(args) and not args.depth_smooth_lambda:  # patches may overlap
-        counts["N_entropy"] = args.N_entropy
-    cropping = args.no_batching and args.precrop_iters > 1  # steps are counted from 1
-    area = crop if cropping else Crop(0, 0, scene.height, scene.width)
-    where = "the central crop (precrop_frac)" if cropping else "an image"
-    if args.no_batching:
-        for name, count in counts.items():
-            if count > len(area):
-                raise InputError(f"--{name} {count}: {where} has {len(area)} pixels, expected no more rays than that")
-    if args.depth_smooth_lambda and min(area.height, area.width) < PATCH:
-        raise InputError(f"--depth_smooth_lambda: {where} has {area.width} x {area.height} pixels, expected at least "
-                         f"{PATCH} x {PATCH}")
-    pools = {SEEN: (cameras_of(scene, scene.train, args.pixel_center, device), args.N_rand)}
-    if has_unseen(args):
-        pools[UNSEEN] = (unseen_cameras(scene, args.pixel_center, device), args.N_entropy)
-    needs_alpha = [name for name in ("random_bkgd", "carving_lambda") if getattr(args, name)]
-    if needs_alpha:
-        require_alpha(scene, needs_alpha[0])
-    images = np.empty((len(scene.train), scene.height, scene.width, 3), np.float32)
-    alphas = np.empty(images.shape[:3], np.float32) if needs_alpha else None
-    for i, view in enumerate(scene.train):
-        images[i] = scene.image(view)
-        if needs_alpha:
-            alphas[i] = scene.alpha(view)
+    batch, sampling, losses = config.batch, config.sampling, config.losses
+    pools = {SEEN: (scene.cameras.at(scene.split.train).to(device), batch.N_rand)}
+    if losses.n_unseen:
+        pools[UNSEEN] = (scene.unseen_cameras().to(device), losses.n_unseen)
+    check_counts(config, {group: cameras.sizes for group, (cameras, _) in pools.items()})
+    wanted = {"random_bkgd": batch.random_bkgd, "carving_lambda": losses.carving_lambda}
+    of_alpha = [name for name, value in wanted.items() if value]
+    for name in of_alpha:
+        require_alpha(scene, name)
     return RaySampler(
         pools,
-        torch.from_numpy(images).to(device),
-        batching=not args.no_batching,
-        neighbourhood=build_neighbourhood(args),
-        crop=crop,
-        crop_until=args.precrop_iters,
-        alphas=torch.from_numpy(alphas).to(device) if needs_alpha else None,
-        random_background=args.random_bkgd,
-        patches=args.depth_smooth_lambda > 0,
-        annealing=RangeAnnealing(args.range_start, args.range_end_iter) if args.range_end_iter else None,
+        training_colours(scene, with_alpha=bool(of_alpha), device=device),
+        batching=not batch.no_batching,
+        neighbourhood=create_neighbourhood(losses),
+        crop_fraction=batch.precrop_frac,
+        crop_until=batch.precrop_iters,
+        random_background=batch.random_bkgd,
+        patches=losses.depth_smooth_lambda > 0,
+        annealing=RangeAnnealing(sampling.range_start, sampling.range_end_iter) if sampling.range_end_iter else None,
     )
+
+
+def check_counts(config: Config, sizes: dict[str, Sequence[tuple[int, int]]]) -> None:
+    """Raise InputError where a step asks for more rays than the smallest image of a group has pixels, or for patches
+    larger than it."""
+    batch, losses = config.batch, config.losses
+    cropping = batch.no_batching and batch.precrop_iters > 1  # steps are counted from 1
+    where = "the central crop (precrop_frac)" if cropping else "an image"
+
+    def areas(group: str) -> list[Crop]:
+        return [central_crop(*size, batch.precrop_frac) if cropping else Crop(0, 0, *size) for size in sizes[group]]
+
+    counts = [("N_rand", SEEN, batch.N_rand)]
+    if losses.n_unseen and not losses.depth_smooth_lambda:  # patches may overlap
+        counts.append(("N_entropy", UNSEEN, losses.n_unseen))
+    for name, group, count in counts if batch.no_batching else ():
+        fewest = min(map(len, areas(group)))
+        if count > fewest:
+            raise InputError(f"--{name} {count}: {where} has {fewest} pixels, expected no more rays than that")
+    for area in areas(UNSEEN) if losses.depth_smooth_lambda else ():
+        if min(area.height, area.width) < PATCH:
+            raise InputError(f"--depth_smooth_lambda: {where} has {area.width} x {area.height} pixels, expected at "
+                             f"least {PATCH} x {PATCH}")
+
+
+def training_colours(scene: Scene, with_alpha: bool, device: torch.device) -> TrainingColours:
+    """The colours, and the alphas, of all training views on the device."""
+    sizes = [scene.size(view) for view in scene.split.train]
+    counts = [height * width for height, width in sizes]
+    rgb, alpha = torch.empty(sum(counts), 3), torch.empty(sum(counts)) if with_alpha else None
+    for i, view in enumerate(scene.split.train):
+        part = slice(sum(counts[:i]), sum(counts[: i + 1]))
+        rgb[part] = torch.from_numpy(scene.photographs.image(view)).flatten(0, 1)
+        if alpha is not None:
+            alpha[part] = torch.from_numpy(scene.photographs.alpha(view)).flatten()
+    return TrainingColours(rgb.to(device), None if alpha is None else alpha.to(device))
+
+
+def create_neighbourhood(losses: LossesConfig) -> Neighbourhood | None:
+    if not losses.smoothing:
+        return None
+    if losses.smooth_sampling_method == "near_pixel":
+        return NearPixel(losses.smooth_pixel_range)
+    if losses.near_c2w_type == "random_pos":
+        return MovedPose(losses.near_c2w_trans)
+    return RotatedPose(losses.near_c2w_rot)
+
+
+# In words.
+
+
+def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: int) -> list[str]:
+    """A few lines on what a training starts with. n_held_out: views that early stopping measures."""
+    device = networks.device
+    split = scene.split
+    train = " ".join(scene.view_names[view] for view in split.train[:8]) + (" ..." if len(split.train) > 8 else "")
+    sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    terms = [loss.name for loss in regularizers_of(config.losses)]
+    lines = {
+        "scene": f"{scene.name} ({config.data.dataset_type}), {shown_sizes(scene)}, "
+        f"near {scene.near:g}, far {scene.far:g}, {'white' if scene.white_background else 'black'} background",
+        "views": f"{len(split.train)} to train on ({train}), {len(split.test)} to test on",
+        "networks": " + ".join(f"{size:,}" for size in sizes) + " parameters",
+        "losses": " + ".join(["colour", *terms]),
+        "run": f"{config.run.folder}, device {device} ({place}), "
+        f"{'bfloat16' if hidden_dtype(config.rendering, device) else 'float32'}, seed {config.batch.seed}",
+    }
+    if config.losses.n_unseen:
+        made = scene.made_poses
+        lines["unseen"] = f"{len(split.unseen if made is None else made)} poses; {unseen_note(config, scene)}"
+    if n_held_out:
+        patience = config.stopping.patience
+        until = f", until {patience} in a row bring no better one" if patience else ""
+        lines["held out"] = f"{n_held_out} views, measured every {config.stopping.i_val} steps{until}"
+    if config.rendering.skip_empty:
+        low, high = (" ".join(f"{x:.3g}" for x in corner) for corner in bounds_of(scene))
+        lines["bounds"] = f"{low} to {high}; space outside is left empty (skip_empty)"
+    return [f"{name:<10}{text}" for name, text in [*lines.items(), *(("note", note) for note in scene.notes)]]
+
+
+def shown_sizes(scene: Scene) -> str:
+    """The sizes of all views, smallest first: "400 x 300", or "200 x 150 to 400 x 300"."""
+    sizes = sorted(set(scene.cameras.sizes))
+    return " to ".join(f"{width} x {height}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
+
+
+def unseen_note(config: Config, scene: Scene) -> str:
+    """Whether poses of test views are regularised (never their pixels), and why."""
+    if scene.made_poses is not None:
+        return "made from those of the training cameras; no view has them"
+    if not set(scene.split.unseen) & set(scene.split.test):
+        return "the test views' are not among them"
+    why = "" if config.data.unseen_poses == "all" else ", as else only the training poses would be left"
+    return f"the test views' (poses, not pixels) are among them{why}"
+
+
+# A run that is there.
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A trained run: its options, scene, and a renderer of the networks of a step, averaged where they were."""
+
+    config: Config
+    scene: Scene
+    renderer: Renderer
+    step: int
+
+
+def find_checkpoint(config: Config) -> checkpoint.Checkpoint | None:
+    """The checkpoint to start from: ft_path, else the newest of the run that is not damaged. To render,
+    ckpt_render_iter names another one."""
+    run, looking = config.run, config.looking
+    if run.no_reload:
+        return None
+    if run.ft_path:
+        return checkpoint.read(run.ft_path)
+    if looking.ckpt_render_iter and looking.instead_of_training:
+        return checkpoint.read(checkpoint.path_of(run.folder, looking.ckpt_render_iter))
+    return checkpoint.newest_readable(run.folder, say)
+
+
+def open_run(folder: Path, **options) -> OpenedRun:
+    """The run in a folder, wherever that lies now; `options` take the place of its own."""
+    return open_checkpoint(run_config(folder).replace(**{"eval_only": True, "ckpt_render_iter": None} | options))
+
+
+def open_checkpoint(config: Config) -> OpenedRun:
+    """The run that a config describes, to look at. Raises InputError where it has no checkpoint."""
+    device = find_device(config.run.device)
+    scene = load_scene(config.data)
+    found = find_checkpoint(config)
+    if found is None:
+        raise InputError(f"{config.run.folder}: found no checkpoint to render, expected those of a trained run")
+    networks = create_networks(config, scene, device, create_generators(config.batch.seed, device).weights)
+    averaged = config.optimiser.ema_decay > 0 and found.has_average
+    found.load(checkpoint.network_parts(networks, checkpoint.AVERAGE_KEYS if averaged else checkpoint.NETWORK_KEYS))
+    networks.set_step(found.step)
+    say_changes(found, config)
+    say(f"rendering {found.path}, step {found.step}, on {device}")
+    renderer = create_renderer(config, scene, networks).for_pictures(networks)
+    return OpenedRun(config, scene, renderer, found.step)
+
+
+def say_changes(found: checkpoint.Checkpoint, config: Config) -> None:
+    """Which options differ from those that a checkpoint of ours was trained with."""
+    for change in changed_since(found.content["options"], config) if found.written_here else ():
+        say(change)
+
+
+# Evaluating a run.
+
+
+def evaluate_run(run: OpenedRun, views: Sequence[int], kind: str) -> Record:
+    """Evaluate views of a run in basedir/expname/KIND_STEP, and add a line to basedir/results.csv.
+
+    kind: testset, valset, renderonly_test or renderonly_train.
+    """
+    config, renderer = run.config, run.renderer
+    folder = make_folder(picture_folder(config, kind, run.step))
+    low = hidden_dtype(config.rendering, renderer.networks.device)
+    options = config.identity() | {"precision": "bf16" if low else "fp32"}  # what auto is here
+    factor = max(config.looking.render_factor, 1)
+    record, n_rendered = evaluate_views(
+        renderer, run.scene, views, folder, step=run.step, kind=kind, options=options, factor=factor
+    )
+    if n_rendered:
+        append_result(Path(config.run.basedir) / "results.csv", config.run.expname, record)
+    say(f"{len(views)} views in {folder}, {len(views) - n_rendered} of them from before")
+    return record
+
+
+def picture_folder(config: Config, kind: str, step: int) -> Path:
+    """basedir/expname/KIND_STEP; pictures of 1/n of the size have a folder of their own."""
+    return config.run.folder / PictureFolder(kind, step, max(config.looking.render_factor, 1)).name
+
+
+def render_run_path(run: OpenedRun, kind: str) -> None:
+    """The video of a run's path in basedir/expname/KIND_STEP."""
+    folder = make_folder(picture_folder(run.config, kind, run.step))
+    render_path(run.renderer, run.scene, folder, max(run.config.looking.render_factor, 1))
+
+
+def views_of(scene: Scene, kind: str) -> tuple[int, ...]:
+    """The views of a kind of evaluation."""
+    split = scene.split
+    views = {"testset": split.test, "valset": split.val, "renderonly_test": split.test, "renderonly_train": split.train}
+    if not views[kind]:
+        raise InputError(f"--split {kind.removesuffix('set')}: scene {scene.name} has no such views, expected some")
+    return views[kind]
+
+
+def evaluate_checkpoint(config: Config, kinds: Sequence[str]) -> dict[str, Record]:
+    """Evaluate a run's checkpoint without training it, or changing anything of it: kind -> record."""
+    run = open_checkpoint(config)
+    views = {kind: views_of(run.scene, kind) for kind in kinds if kind != "renderonly_path"}
+    with Interrupt():
+        if "renderonly_path" in kinds:
+            render_run_path(run, "renderonly_path")
+        return {kind: evaluate_run(run, chosen, kind) for kind, chosen in views.items()}

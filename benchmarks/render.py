@@ -17,56 +17,53 @@ sys.path.insert(0, str(ROOT))
 from infonerf.system import startup  # noqa: E402, F401  # isort: skip  # before torch
 import torch  # noqa: E402
 
-from evaluate import load_run, run_options  # noqa: E402
-from infonerf.command_line import POSITIVE  # noqa: E402
 from infonerf.evaluation.metrics import mse, psnr_of_mse  # noqa: E402
-from infonerf.fields.nerf import render_image  # noqa: E402
-from infonerf.rendering.pictures import make_renderer  # noqa: E402
-from infonerf.system.errors import Parser, exit_status  # noqa: E402
-from infonerf.training.sampler import cameras_of, image_rays  # noqa: E402
+from infonerf.system.arguments import POSITIVE, ScriptParser  # noqa: E402
+from infonerf.system.errors import exit_status  # noqa: E402
+from run_nerf_helpers import create_renderer, open_run  # noqa: E402
 
-PLAIN = ["--exact_dense", "False", "--precision", "fp32", "--skip_empty", "False"]  # whatever the run was trained with
+PLAIN = {"exact_dense": False, "precision": "fp32", "skip_empty": False, "visual_hull": False}  # whatever the run has
 VARIANTS = {
-    "dense (reference)": ["--exact_dense"],
-    "sparse": [],
-    "sparse, bf16": ["--precision", "bf16"],
-    "sparse, skip_empty": ["--skip_empty"],
-    "sparse, bf16, skip_empty": ["--precision", "bf16", "--skip_empty"],
+    "dense (reference)": {"exact_dense": True},
+    "sparse": {},
+    "sparse, bf16": {"precision": "bf16"},
+    "sparse, skip_empty": {"skip_empty": True},
+    "sparse, bf16, skip_empty": {"precision": "bf16", "skip_empty": True},
 }
 
 
 def run() -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logdir", type=Path, help="folder of a trained run")
     parser.add_argument("--every", type=POSITIVE, default=10, help="render every n-th row")
     parser.add_argument("--repeats", type=POSITIVE, default=3, help="times that each variant renders")
     parser.add_argument("--datadir", help="where the scene lies now")
     given = parser.parse_args()
-    extra = ["--datadir", given.datadir] if given.datadir else []
-    args = run_options(given.logdir, extra)
-    scene, networks, _ = load_run(args)
-    device = next(networks.coarse.parameters()).device
-    view = image_rays(cameras_of(scene, scene.test[:1], args.pixel_center, device), scene.height, scene.width)
-    rows = torch.arange(min(given.every, scene.height) // 2, scene.height, given.every, device=device)
-    chosen = (rows[:, None] * scene.width + torch.arange(scene.width, device=device)).flatten()
-    rays = view.at(chosen)
+    datadir = {"datadir": given.datadir} if given.datadir else {}
+    opened = open_run(given.logdir, **datadir)
+    scene, networks, device = opened.scene, opened.renderer.networks, opened.renderer.networks.device
+    (height, width), view = scene.size(scene.split.test[0]), scene.cameras.at(scene.split.test[:1]).to(device)
+    rows = torch.arange(min(given.every, height) // 2, height, given.every, device=device)
+    all_rays = view.image_rays()
+    rays = all_rays.at((rows[:, None] * width + torch.arange(width, device=device)).flatten())
 
     renderers, preparing = {}, {}
     for name, options in VARIANTS.items():
         start = time.perf_counter()
-        renderers[name] = make_renderer(run_options(given.logdir, [*extra, *PLAIN, *options]), networks, scene)
+        config = opened.config.replace(**PLAIN | options)
+        renderers[name] = create_renderer(config, scene, networks).for_pictures(networks)
         preparing[name] = time.perf_counter() - start
     seconds, images = {name: [] for name in VARIANTS}, {}
     for _ in range(given.repeats):
-        for name, one in renderers.items():
+        for name, renderer in renderers.items():
             start = time.perf_counter()
-            image = render_image(networks, rays, len(rows), scene.width, one.sampling, one.chunk, one.query)
+            image = renderer.last_pass(rays)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[name].append(time.perf_counter() - start)
             images[name] = image.rgb.cpu().numpy()
-    share = len(rays) / len(view)
-    print(f"{given.logdir}, {scene.view_names[scene.test[0]]}, {scene.width} x {scene.height} from {share:.1%} of its "
+    fraction = len(rays) / len(all_rays)
+    print(f"{given.logdir}, {scene.view_names[scene.split.test[0]]}, {width} x {height} from {fraction:.1%} of its "
           f"rays; {torch.get_num_threads()} threads")
     print(f"{'':26}{'rays/s':>10}{'s/view':>10}{'ratio':>8}{'PSNR to dense':>15}{'grid, s':>9}")
     reference = statistics.median(seconds["dense (reference)"])
@@ -75,7 +72,7 @@ def run() -> int:
         likeness = "the same" if error == 0 else f"{psnr_of_mse(error):.1f} dB"
         grid = f"{preparing[name]:.1f}" if "skip" in name else "-"
         ratio = reference / median
-        print(f"{name:26}{len(rays) / median:10.0f}{median / share:10.1f}{ratio:7.1f}x{likeness:>15}{grid:>9}")
+        print(f"{name:26}{len(rays) / median:10.0f}{median / fraction:10.1f}{ratio:7.1f}x{likeness:>15}{grid:>9}")
     return 0
 
 

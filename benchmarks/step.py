@@ -23,13 +23,15 @@ import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-import run_nerf_helpers as build  # noqa: E402
-from infonerf.command_line import POSITIVE, parse_options  # noqa: E402
+from infonerf.command_line import parse_options  # noqa: E402
 from infonerf.fields import fused  # noqa: E402
 from infonerf.rendering.occupancy import EVERY  # noqa: E402
-from infonerf.system.errors import Parser, exit_status  # noqa: E402
+from infonerf.system.arguments import POSITIVE, ScriptParser  # noqa: E402
+from infonerf.system.devices import find_device  # noqa: E402
+from infonerf.system.errors import exit_status  # noqa: E402
 from infonerf.training import checkpoint  # noqa: E402
-from run_nerf import Trainer, make_trainer  # noqa: E402
+from run_nerf import Trainer, create_trainer  # noqa: E402
+from run_nerf_helpers import load_scene  # noqa: E402
 
 DEFAULT_MEMORY = {"MALLOC_CHECK_": "0"}  # any word of the environment on malloc keeps startup.py from having one
 NOT_FUSED = {"STEP_NOT_FUSED": "1"}  # for child() below
@@ -43,19 +45,20 @@ VARIANTS = {  # name: options, environment
     "sparse, skip_empty": (["--skip_empty"], {}),
     "sparse, bf16, skip_empty": (["--precision", "bf16", "--skip_empty"], {}),
 }
-PLAIN = ["--exact_dense", "False", "--precision", "fp32", "--skip_empty", "False"]  # whatever the config says
+PLAIN = ["--exact_dense", "False", "--precision", "fp32", "--skip_empty", "False",
+         "--visual_hull", "False"]  # whatever the config says
 GRID_UPDATES = 200  # of an occupancy grid that has known these networks for long
 
 
 def prepare(options: list[str], path: str | None) -> Trainer:
     """A trainer past its cropped steps, with a checkpoint's weights where there is one, that learns nothing. Every step
     is its second, whatever schedules there are."""
-    args, _ = parse_options([*options, "--precrop_iters", "0"])
-    trainer = make_trainer(args, build.build_scene(args), build.build_device(args.device))
+    config = parse_options(options)[0].replace(precrop_iters=0)
+    trainer = create_trainer(config, load_scene(config.data), find_device(config.run.device))
     if path:
-        checkpoint.load_networks(checkpoint.read(path), trainer.networks)
+        checkpoint.read(path).load(checkpoint.network_parts(trainer.networks))
     trainer.optimizer = torch.optim.Adam(trainer.networks.parameters(), lr=0.0)
-    trainer.lrate = 0.0
+    trainer.lrates = [0.0]
     if trainer.occupancy:
         for update in range(GRID_UPDATES) if path else ():  # at initial weights a grid is not in use yet
             trainer.occupancy.update(EVERY * update, trainer.networks, trainer.generators.samples)
@@ -75,7 +78,7 @@ def child(options: list[str], path: str | None) -> None:
     if "STEP_NOT_FUSED" in os.environ:
         fused.has_kernel = lambda dtype: False
     trainer = prepare(options, path)
-    device = next(trainer.networks.coarse.parameters()).device
+    device = trainer.networks.device
     print(peak_memory(device), flush=True)
     for line in sys.stdin:
         trainer.step = 1  # every step draws with the same schedule
@@ -133,7 +136,7 @@ class Child:
 
 def matmul_rate(dtype: torch.dtype) -> float:
     """GFLOP/s of a layer of the released network: 16384 points, 256 channels."""
-    device = build.build_device("auto")
+    device = find_device("auto")
     a, b = torch.rand(16384, 256, device=device).to(dtype), torch.rand(256, 256, device=device).to(dtype)
     seconds = []
     for _ in range(30):
@@ -146,7 +149,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
 
 
 def run() -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="weights to measure at; without it, initial weights")
     parser.add_argument("--repeats", type=POSITIVE, default=5, help="steps of each variant")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

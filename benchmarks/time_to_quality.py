@@ -6,7 +6,7 @@ clock starts with the process, so that start-up counts; measuring does not count
 Writes FILE.json and, where matplotlib is installed, FILE.png. For example:
 
     python benchmarks/time_to_quality.py --minutes 3 --output quality \\
-        --run dense "--config configs/infonerf/sample.txt --exact_dense --skip_empty False" \\
+        --run dense "--config configs/infonerf/sample.txt --exact_dense --visual_hull False --skip_empty False" \\
         --run sparse "--config configs/infonerf/sample.txt"
 """
 
@@ -22,8 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from infonerf.command_line import ABOVE_ZERO, POSITIVE, parse_options  # noqa: E402
-from infonerf.system.errors import Parser, exit_status  # noqa: E402
+from infonerf.command_line import parse_options  # noqa: E402
+from infonerf.system.arguments import ABOVE_ZERO, POSITIVE, ScriptParser  # noqa: E402
+from infonerf.system.errors import exit_status  # noqa: E402
 
 RAYS, GROWTH = 6000, 1.15  # rays measured; each measurement is this much later than the last
 
@@ -32,19 +33,18 @@ def child(started: float, minutes: float, steps: int, split: str, options: list[
     """Train, and print a line of JSON for each measurement."""
     from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
 
-    import run_nerf_helpers as build
-    from evaluate import views_of
-    from infonerf.evaluation.ray_psnr import draw_rays, psnr_of_rays
-    from infonerf.rendering.pictures import make_renderer
-    from run_nerf import make_trainer
+    from infonerf.evaluation.estimates import draw_rays, psnr_of_rays
+    from infonerf.system.devices import find_device
+    from run_nerf import create_trainer
+    from run_nerf_helpers import load_scene, views_of
 
-    args, _ = parse_options([*options, "--expname", "benchmark"])
-    device, scene = build.build_device(args.device), build.build_scene(args)
-    trainer = make_trainer(args, scene, device)
-    drawn = draw_rays(scene, views_of(scene, f"{split}set"), RAYS, args.pixel_center, device)
+    config = parse_options([*options, "--expname", "benchmark"])[0]
+    device, scene = find_device(config.run.device), load_scene(config.data)
+    trainer = create_trainer(config, scene, device)
+    drawn = draw_rays(scene, views_of(scene, f"{split}set"), RAYS, device)
 
     def psnr() -> float:
-        return psnr_of_rays(make_renderer(args, trainer.rendered, scene), drawn)["psnr"]
+        return psnr_of_rays(trainer.picture_renderer(), drawn)["psnr"]
 
     due, aside = 10.0, 0.0  # aside: the seconds spent on measuring
     while (clock := time.time() - started - aside) < 60 * minutes and trainer.step < steps:
@@ -58,7 +58,7 @@ def child(started: float, minutes: float, steps: int, split: str, options: list[
     return 0
 
 
-def measure(name: str, options: str, given: argparse.Namespace) -> list[dict]:
+def measure_run(name: str, options: str, given: argparse.Namespace) -> list[dict]:
     """One run's measurements, shown as they come."""
     limits = [str(given.minutes), str(given.steps), given.split]
     command = [sys.executable, __file__, "--child", str(time.time()), *limits, *shlex.split(options)]
@@ -104,14 +104,14 @@ def run() -> int:
     if sys.argv[1:2] == ["--child"]:
         started, minutes, steps, split, *options = sys.argv[2:]
         return child(float(started), float(minutes), int(steps), split, options)
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("NAME", "OPTIONS"))
     parser.add_argument("--minutes", type=ABOVE_ZERO, default=5, help="of each run")
     parser.add_argument("--steps", type=POSITIVE, default=10**9, help="of each run, at most")
     parser.add_argument("--split", choices=("test", "val"), default="test", help="views that are measured")
     parser.add_argument("--output", type=Path, default=Path("time_to_quality"), help="files to write, without suffix")
     given = parser.parse_args()
-    runs = {name: measure(name, options, given) for name, options in given.run}
+    runs = {name: measure_run(name, options, given) for name, options in given.run}
     content = {"options": dict(given.run), "points": runs}
     given.output.with_suffix(".json").write_text(json.dumps(content, indent=1))
     plot(runs, given.output.with_suffix(".png"), given.split)

@@ -6,7 +6,6 @@ with it. Finished runs are skipped, stopped ones go on, and a table at the end s
 
 from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
-import json
 import math
 import os
 import re
@@ -24,7 +23,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from infonerf.command_line import parse_options
-from infonerf.system.errors import InputError, Parser, exit_status
+from infonerf.config import Config
+from infonerf.evaluation.record import Record
+from infonerf.system.arguments import ScriptParser
+from infonerf.system.errors import InputError, exit_status
+from infonerf.system.logs import text_table
+from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +47,7 @@ class Job:
 
     shown: str
     path: Path
-    args: argparse.Namespace
+    config: Config
     label: str = ""
     state: str = "not started"
     seconds: float | None = None
@@ -51,23 +55,27 @@ class Job:
     @property
     def folder(self) -> Path:
         """basedir/expname, where run_nerf.py, run from the repository's root, writes."""
-        return ROOT / self.args.basedir / self.args.expname
+        return ROOT / self.config.run.folder
 
     @property
     def step(self) -> int:
         """Of the newest checkpoint, by its name; 0 where there is none."""
-        newest = checkpoint.latest(self.folder)
+        newest = checkpoint.newest(self.folder)
         return int(newest.stem) if newest else 0
 
     @property
     def finished(self) -> bool:
         """Whether N_iters is reached. (A run that patience stopped is started, and finds nothing to do.)"""
-        other_work = self.args.no_reload or self.args.render_only or self.args.eval_only
-        return not other_work and self.step >= self.args.N_iters
+        other_work = self.config.run.no_reload or self.config.looking.instead_of_training
+        return not other_work and self.step >= self.n_steps
+
+    @property
+    def n_steps(self) -> int:
+        return self.config.stopping.N_iters
 
 
 @dataclass
-class Run:
+class RunningJob:
     """A job's process, the thread that passes its output on, and when it began."""
 
     job: Job
@@ -80,8 +88,16 @@ class Run:
 # What to run.
 
 
-def parse_arguments(words: list[str]) -> argparse.Namespace:
-    parser = Parser(prog="train.sh", usage=USAGE, description=__doc__, allow_abbrev=False,
+@dataclass(frozen=True)
+class Arguments:
+    """What stands before the first --."""
+
+    gpus: list[str] | None
+    paths: list[str]
+
+
+def parse_arguments(words: list[str]) -> Arguments:
+    parser = ScriptParser(prog="train.sh", usage=USAGE, description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--gpus", type=gpu_list, metavar="0,1",
                         help="train one config on each of these GPUs at a time, by nvidia-smi's numbers")
@@ -91,7 +107,7 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     args, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         raise InputError(f"unknown option {unknown[0]!r}, expected --gpus; options for each run stand after --")
-    return args
+    return Arguments(**vars(args))
 
 
 def gpu_list(text: str) -> list[str]:
@@ -137,19 +153,19 @@ def with_absolute_paths(options: list[str], caller: Path) -> list[str]:
     return words
 
 
-def make_jobs(files: list[tuple[str, Path]], options: list[str]) -> list[Job]:
+def create_jobs(files: list[tuple[str, Path]], options: list[str]) -> list[Job]:
     """A job a config, all of them checked as run_nerf.py would."""
     jobs, runs = [], {}
     for shown, path in files:
         try:
-            args, _ = parse_options(["--config", str(path), *options])
+            config, _ = parse_options(["--config", str(path), *options])
         except InputError as error:
             message = str(error) if str(path) in str(error) else f"{shown}: {error}"
             raise InputError(message.replace(str(path), shown)) from error
-        job = Job(shown, path, args)
+        job = Job(shown, path, config)
         other = runs.setdefault(os.path.realpath(job.folder), job)
         if other is not job:
-            place = f"basedir {args.basedir} and expname {args.expname}"
+            place = f"basedir {config.run.basedir} and expname {config.run.expname}"
             raise InputError(f"{shown}: found the {place} of {other.shown}, expected a run folder of its own")
         jobs.append(job)
     names = Counter(job.path.stem for job in jobs)
@@ -191,7 +207,7 @@ def to_terminal(data: bytes) -> None:
         sys.stdout.buffer.flush()
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     with suppress(OSError):
         print(text, flush=True)
 
@@ -220,12 +236,12 @@ class Signals:
         self.first = self.first or signum
         self.received.append(signum)
 
-    def pass_on(self, runs: list[Run]) -> None:
+    def pass_on(self, runs: list[RunningJob]) -> None:
         """Send what came to every run, once. A run is in a session of its own, where a Ctrl-C does not reach
         it by itself: a second one would keep run_nerf.py from saving."""
         while self.received:
             signum = self.received.pop(0)
-            say(f"{signal.Signals(signum).name}: waiting for {len(runs)} to save, starting no more")
+            print_line(f"{signal.Signals(signum).name}: waiting for {len(runs)} to save, starting no more")
             for run in runs if os.name == "posix" else ():  # on Windows the console has told them
                 run.process.send_signal(signal.SIGTERM if signum == HANGUP else signum)
 
@@ -249,25 +265,25 @@ def run_all(jobs: list[Job], gpus: list[str] | None, command: Sequence[str], opt
     return signals.first
 
 
-def begin(job: Job, gpu: str | None, prefix: bool, command: Sequence[str], options: list[str]) -> Run | None:
+def begin(job: Job, gpu: str | None, prefix: bool, command: Sequence[str], options: list[str]) -> RunningJob | None:
     """Start a job, unless it is finished or cannot be started."""
     if job.finished:
         job.state = "skipped"
-        say(f"== {job.shown}: skipped, step {job.step} of {job.args.N_iters} is reached")
+        print_line(f"== {job.shown}: skipped, step {job.step} of {job.n_steps} is reached")
         return None
     where = "" if gpu is None else f" on GPU {gpu}"
-    say(f"== {job.shown}: from step {job.step} of {job.args.N_iters}{where}, log {job.folder / 'train.log'}")
-    if gpu is not None and job.args.device == "auto":
+    print_line(f"== {job.shown}: from step {job.step} of {job.n_steps}{where}, log {job.folder / 'train.log'}")
+    if gpu is not None and job.config.run.device == "auto":
         options = [*options, "--device", "cuda"]  # auto would be the CPU where there is no such GPU
     try:
         return start(job, gpu, prefix, [*command, "--config", str(job.path), *options])
     except OSError as error:
         job.state = "failed (1)"
-        say(f"== {job.shown}: {job.state}: {error}")
+        print_line(f"== {job.shown}: {job.state}: {error}")
         return None
 
 
-def start(job: Job, gpu: str | None, prefix: bool, command: list[str]) -> Run:
+def start(job: Job, gpu: str | None, prefix: bool, command: list[str]) -> RunningJob:
     """Start a job's process; its log goes on where an earlier one's ended."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     if gpu is not None:
@@ -283,10 +299,10 @@ def start(job: Job, gpu: str | None, prefix: bool, command: list[str]) -> Run:
         on_failure.pop_all()
     thread = threading.Thread(target=relay, args=(process.stdout, log, job.label if prefix else None), daemon=True)
     thread.start()
-    return Run(job, gpu, process, thread)
+    return RunningJob(job, gpu, process, thread)
 
 
-def end(run: Run, stopping: bool) -> None:
+def end(run: RunningJob, stopping: bool) -> None:
     """Note how a job ended. The status of a process that a signal killed is what a shell calls it, 128 + signal."""
     run.relay.join(timeout=10)  # a process that the run left behind may hold the pipe
     status = run.process.returncode
@@ -294,7 +310,7 @@ def end(run: Run, stopping: bool) -> None:
     stopped = stopping and status in (128 + signal.SIGINT, 128 + signal.SIGTERM)
     run.job.state = "done" if status == 0 else "stopped" if stopped else f"failed ({status})"
     run.job.seconds = time.monotonic() - run.began
-    say(f"== {run.job.shown}: {run.job.state}")
+    print_line(f"== {run.job.shown}: {run.job.state}")
 
 
 # The table.
@@ -305,29 +321,27 @@ def newest_psnr(job: Job) -> float | None:
     An evaluation later than the newest checkpoint is one of a run that was started over."""
     steps = {}
     for folder in job.folder.glob("testset_*"):
-        match = re.fullmatch(r"testset_([0-9]+)", folder.name)
-        if match and int(match[1]) <= (job.step or math.inf):
-            steps[int(match[1])] = folder
+        pictures = parse_picture_folder(folder.name)
+        if pictures and pictures.factor == 1 and pictures.step <= (job.step or math.inf):
+            steps[pictures.step] = folder
     if not steps:
         return None
     try:
-        record = json.loads((steps[max(steps)] / "metrics.json").read_text(encoding="utf-8"))
-        psnr = float("nan" if record.get("views_missing") else record["mean"]["psnr"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        record = Record.read(steps[max(steps)] / "metrics.json")
+    except InputError:
         return None
-    return psnr if math.isfinite(psnr) else None
+    return None if record.views_missing else record.mean.get("psnr")
 
 
-def table(jobs: list[Job]) -> str:
+def jobs_table(jobs: list[Job]) -> str:
     """A line a job."""
     rows = [("config", "state", "steps", "PSNR", "minutes")]
     for job in jobs:
         psnr = newest_psnr(job)
         minutes = "-" if job.seconds is None else f"{job.seconds / 60:.1f}"
-        steps = f"{job.step} of {job.args.N_iters}"
+        steps = f"{job.step} of {job.n_steps}"
         rows.append((job.shown, job.state, steps, "-" if psnr is None else f"{psnr:.2f}", minutes))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return text_table(rows)
 
 
 # The script.
@@ -341,9 +355,9 @@ def run(argv: list[str], command: Sequence[str]) -> int:
         files = [file for given in args.paths for file in config_files(given, caller)]
     else:
         files = config_files(CONFIGS, ROOT)
-    jobs = make_jobs(files, options)
+    jobs = create_jobs(files, options)
     signum = run_all(jobs, args.gpus, command, options)
-    say(f"\n{table(jobs)}")
+    print_line(f"\n{jobs_table(jobs)}")
     if signum:
         return 128 + signum
     return 1 if any(job.state.startswith("failed") for job in jobs) else 0

@@ -1,6 +1,7 @@
-"""train.sh and train_configs.py: which configs run, in which order, on which GPU, and what is said of each."""
+"""train.sh and infonerf/batch.py: which configs run, in which order, on which GPU, and what is said of each."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -26,9 +27,9 @@ from pathlib import Path
 sys.path.insert(0, os.getcwd())
 from infonerf.command_line import parse_options
 
-args, _ = parse_options(sys.argv[1:])
-folder = Path(args.basedir) / args.expname
-name, marks = folder.name, Path(args.basedir) / "marks"
+config, _ = parse_options(sys.argv[1:])
+folder = config.run.folder
+name, marks = folder.name, Path(config.run.basedir) / "marks"
 marks.mkdir(exist_ok=True)
 
 def save(step):
@@ -40,7 +41,7 @@ def wait_for(path):
         assert time.monotonic() < end
         time.sleep(0.01)
 
-print(name, "device", args.device, os.environ.get("CUDA_DEVICE_ORDER"))
+print(name, "device", config.run.device, os.environ.get("CUDA_DEVICE_ORDER"))
 print(name, "out", os.environ.get("CUDA_VISIBLE_DEVICES"))
 print(name, "first\\rsecond\\r\\n\\x1b[A", end="", file=sys.stderr)
 received = []
@@ -49,8 +50,8 @@ for number in (signal.SIGINT, signal.SIGTERM):
 with open(marks / "order", "a") as file:
     file.write(name + "\\n")
 (marks / f"{name}.started").touch()
-if args.wandb_group:  # "NAME waits for OTHER"
-    for words in args.wandb_group.split(","):
+if config.saving.wandb_group:  # "NAME waits for OTHER"
+    for words in config.saving.wandb_group.split(","):
         if words.split()[0] == name:
             wait_for(marks / f"{words.split()[-1]}.started")
 if name.startswith("fail"):
@@ -66,7 +67,7 @@ if name.startswith(("stop", "wait")):
     save(7)
     print(name, "saved", *received)
     sys.exit(128 + received[0])
-save(args.N_iters)
+save(config.stopping.N_iters)
 print("no newline", end="")
 '''
 
@@ -94,6 +95,13 @@ def save(tmp_path, name, step):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{step:06d}.tar").touch()
     return folder
+
+
+def record(psnr, step=20, **changed):
+    """The text of the metrics.json of an evaluation of one view; `changed` takes the place of its entries."""
+    entries = {"step": step, "kind": "testset", "options": {}, "scene": "scene", "render_size": [10, 8],
+               "weights": "0", "depth_png": {}, "seconds": 1.0, "views": {"r_0": {"mse": 0.01, "psnr": psnr}}}
+    return json.dumps(entries | changed)
 
 
 def write_metrics(folder, step, text):
@@ -168,12 +176,15 @@ def test_finished_runs_are_skipped_and_the_others_go_on(tmp_path, capsys, fake):
     ({}, "-"),
     ({10: 21.0, 20: None}, "-"),
     ({20: '{"mean": {"psnr": 2'}, "-"),
-    ({20: '{"mean": {"psnr": null}}'}, "-"),
-    ({20: '{"mean": {"psnr": NaN}}'}, "-"),
-    ({20: '{"mean": {}}'}, "-"),
-    ({20: '{"mean": {"psnr": 25.0}, "views_missing": 0}'}, "25.00"),
-    ({20: '{"mean": {"psnr": 25.0}, "views_missing": 13}'}, "-"),
-    ({20: '{"mean": []}'}, "-"),
+    ({20: '{"mean": {"psnr": 25.0}}'}, "-"),  # no record: of which views?
+    ({20: record(None)}, "-"),
+    ({20: record(math.nan)}, "-"),
+    ({20: record(25.0, views={"r_0": {"mse": 0.01}})}, "-"),
+    ({20: record(25.0, views={})}, "-"),
+    ({20: record(25.0, views_missing=0)}, "25.00"),
+    ({20: record(25.0, views_missing=13)}, "-"),
+    ({20: record(25.0, views=[])}, "-"),
+    ({20: record(25.0, views={"r_0": []})}, "-"),
     ({20: "[]"}, "-"),
 ], ids=str)  # fmt: skip
 def test_the_psnr_of_the_newest_evaluation(tmp_path, capsys, fake, evaluations, shown):
@@ -181,7 +192,7 @@ def test_the_psnr_of_the_newest_evaluation(tmp_path, capsys, fake, evaluations, 
     run = save(tmp_path, "a", 20)
     (run / "testset_old").mkdir()
     for step, value in evaluations.items():
-        write_metrics(run, step, json.dumps({"mean": {"psnr": value}}) if isinstance(value, float) else value)
+        write_metrics(run, step, record(value, step) if isinstance(value, float) else value)
     assert main([str(folder)], fake) == 0
     assert table(capsys.readouterr().out)["a"] == ["skipped", "20 of 20", shown, "-"]
 
@@ -298,13 +309,13 @@ def test_the_default_is_the_shipped_folder(capsys, monkeypatch, tmp_path, fake):
     (["empty"], r"empty: found no \*.txt in it"),
     (["configs", "bad/binary.txt"], r"bad/binary.txt: cannot be read \(not a text file\)"),
     (["configs", "bad/lines.txt"], "Unexpected line 5 in bad/lines.txt: = 3"),
-    (["configs", "bad/typo.txt"], "N_rnd.* or in bad/typo.txt"),
+    (["configs", "bad/typo.txt"], "unknown option .*N_rnd.* in bad/typo.txt"),
     (["configs", "bad/value.txt"], "bad/value.txt: .*N_rand: found '0'"),
     (["configs", "bad/less.txt"], "bad/less.txt: .*datadir: not given"),
     (["configs/a.txt", "configs"], "configs/a.txt: found the basedir .* and expname a of configs/a.txt"),
     (["configs", "twin/b.txt"], "twin/b.txt: found the basedir .* and expname a of configs/a.txt"),
     (["configs", "--", "--expname", "x"], "configs/b.txt: found the .* and expname x of configs/a.txt"),
-    (["configs", "--", "--N_rnd", "3"], "N_rnd.* or in configs/a.txt"),
+    (["configs", "--", "--N_rnd", "3"], "configs/a.txt: unknown option .*N_rnd.* on the command line"),
     (["configs", "--", "--config", "c.txt"], "--config: found among the options for each run"),
     (["configs", "--N_iters", "3"], "unknown option '--N_iters', expected --gpus; options for each run stand after --"),
     (["configs", "--gpu", "0"], "unknown option '--gpu'"),

@@ -20,15 +20,22 @@ def load(name):
     return module
 
 
-@pytest.mark.parametrize("given", [[], ["--skip_empty"], ["--precision", "bf16"], ["--exact_dense"]], ids=str)
+DENSE = ["--skip_empty", "False", "--visual_hull", "False"]
+
+
+@pytest.mark.parametrize("given", [
+    [], ["--skip_empty"], ["--skip_empty", "--visual_hull"], ["--precision", "bf16"], ["--exact_dense"],
+], ids=str)  # fmt: skip
 @pytest.mark.parametrize("name", ["step", "render"])
 def test_every_variant_can_be_whatever_the_config_says(name, given):
     benchmark, found = load(name), set()
     for variant in benchmark.VARIANTS.values():
-        chosen = variant[0] if name == "step" else variant
-        config = ["--config", str(ROOT / "configs/infonerf/sample.txt"), "--skip_empty", "False", *given]
-        args, _ = parse_options([*config, *benchmark.PLAIN, *chosen])
-        found.add((args.exact_dense, args.precision, args.skip_empty))
+        words = ["--config", str(ROOT / "configs/infonerf/sample.txt"), *DENSE, *given]
+        if name == "step":
+            rendering = parse_options([*words, *benchmark.PLAIN, *variant[0]])[0].rendering
+        else:
+            rendering = parse_options(words)[0].replace(**benchmark.PLAIN | variant).rendering
+        found.add((rendering.exact_dense, rendering.precision, rendering.skip_empty))
     assert found == {(True, "fp32", False), *((False, p, skip) for p in ("fp32", "bf16") for skip in (False, True))}
 
 

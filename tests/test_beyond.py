@@ -1,7 +1,6 @@
 """The options "beyond the paper": each against a slow reference, and in whole steps and runs."""
 
 import itertools
-from dataclasses import replace
 from itertools import pairwise
 
 import imageio.v3 as iio
@@ -9,34 +8,33 @@ import numpy as np
 import pytest
 import torch
 
-import run_nerf_helpers as build
 from infonerf.command_line import parse_options
-from infonerf.fields.nerf import (
-    NeRF,
-    Rendering,
-    composite,
-)
-from infonerf.scene import photographs as images
-from infonerf.scene.made_poses import KINDS
+from infonerf.config import DataConfig, LossesConfig
+from infonerf.fields.nerf import NeRF
+from infonerf.rendering.compositing import Rendering, composite
+from infonerf.scene import photographs
+from infonerf.scene.scene import with_made_poses
+from infonerf.training.sampler import RayBatch
+from infonerf.training.terms import StepView, loss_terms
 from load_blender import load_blender
 from load_dtu import load_dtu
-from load_scene import with_made_poses
-from loss import (
-    Composites,
-    carving_regularizer,
-    depth_smoothness_regularizer,
-    distortion_loss,
-    distortion_regularizer,
-    entropy_regularizer,
-    loss_terms,
-    occlusion_regularizer,
-)
-from run_nerf import main, make_trainer
+from loss import carving, colour_losses, depth_smoothness, distortion, distortion_loss, entropy, occlusion
+from run_nerf import create_trainer, main
+from run_nerf_helpers import create_sampler, load_scene
 from support import reference
 from support.devices import DEVICE, TINY
 from support.draws import DOUBLE, rand
 from support.runs import LOSSES, contents, losses_printed, options, same
-from support.scenes import HEIGHT, WIDTH, memory_scene, random_pixels, refused, write_blender, write_dtu
+from support.scenes import (
+    HEIGHT,
+    WIDTH,
+    memory_scene,
+    random_pixels,
+    refused,
+    with_photographs,
+    write_blender,
+    write_dtu,
+)
 
 
 def alpha_scene():
@@ -45,7 +43,7 @@ def alpha_scene():
         values = random_pixels(100 + view, 1)[..., 0] / np.float32(255)
         return np.where(values < 0.5, np.float32(0), values)
 
-    return replace(memory_scene(white=True), alpha=alpha)
+    return with_photographs(memory_scene(white=True), alpha=alpha)
 
 
 def see_through(folder):
@@ -99,10 +97,10 @@ def test_all_together(tmp_path, mode):
     scene, found = see_through(write_blender(tmp_path / "scene")), []
     every = [word for extra in RUNS.values() for word in extra]
     for exact in ([], ["--exact_dense"]):
-        args, _ = parse_options(options(scene, tmp_path, *mode, *every, *LOSSES, "--density_bias", "0.5", *exact,
-                                        "--precision", "fp32",
-                                        "--seed", "2", "--raw_noise_std", "1", "--N_entropy", "64"))  # fmt: skip
-        trainer = make_trainer(args, build.build_scene(args), torch.device("cpu"))
+        config, _ = parse_options(options(scene, tmp_path, *mode, *every, *LOSSES, "--density_bias", "0.5", *exact,
+                                          "--precision", "fp32",
+                                          "--seed", "2", "--raw_noise_std", "1", "--N_entropy", "64"))  # fmt: skip
+        trainer = create_trainer(config, load_scene(config.data), torch.device("cpu"))
         for _ in range(2):
             terms, _ = trainer.train_step()
         found.append((terms, [parameter.grad for parameter in trainer.networks.parameters()]))
@@ -118,10 +116,10 @@ def test_all_together(tmp_path, mode):
 
 @BY_OPTION
 @pytest.mark.parametrize("exact", [[], ["--exact_dense"]], ids=["sparse", "dense"])
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by deepcopy, of averaged weights
 def test_steps_stay_on_the_device(pretended_device, extra, exact):
-    args, _ = parse_options([*TINY, "--no_batching", "--N_importance", "5", "--use_viewdirs", *extra, *exact])
-    scene = with_made_poses(alpha_scene(), args.unseen_poses) if args.unseen_poses in KINDS else alpha_scene()
-    trainer = make_trainer(args, scene, DEVICE)
+    config, _ = parse_options([*TINY, "--no_batching", "--N_importance", "5", "--use_viewdirs", *extra, *exact])
+    trainer = create_trainer(config, with_made_poses(alpha_scene(), config.data.unseen_poses), DEVICE)
     for _ in range(2):
         terms, _ = trainer.train_step()
     assert all(value.device == DEVICE for _, value in terms.values())
@@ -133,6 +131,16 @@ def some_rays(n=5, s=4, seed=0):
     raw = [tensor.requires_grad_() for tensor in raw]
     z = rand(n, s, seed=seed + 2, low=2, high=6).sort(-1).values
     return composite(*raw, z, rand(n, 3, seed=seed + 3, low=-1)), raw
+
+
+def view_of(renderings, target=None, near=2.0, far=6.0, alpha=None, background=None):
+    """What a loss sees of a step of these renderings."""
+    return StepView.of(renderings, RayBatch({}, target, near, far, alpha, background))
+
+
+def fine_view(near=2.0, far=6.0, **fine):
+    """The same, of composites of the last pass."""
+    return view_of({group: Rendering(None, rays) for group, rays in fine.items()}, near=near, far=far)
 
 
 def compare(value, expected, inputs):
@@ -156,7 +164,8 @@ def test_random_backgrounds(coarse):
     on_white = composite(*raw, z, directions, white_background=True)
     rendering = Rendering(on_white if coarse else None, on_white)
     target = rgb * alpha[:, None] + 1 - alpha[:, None]
-    terms = loss_terms({"seen": rendering}, target, [], 1, alpha, background)
+    view = view_of({"seen": rendering}, target=target, alpha=alpha, background=background)
+    terms = loss_terms(view, colour_losses(), 1)
 
     bare, expected = composite(*raw, z, directions), 0
     for r in range(n):
@@ -177,8 +186,8 @@ def test_random_backgrounds_leave_the_rays_alone(batching):
     scene, batches = alpha_scene(), []
     for on in ("True", "False"):
         words = ["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--white_bkgd", "--N_rand", "40"]
-        args, _ = parse_options([*words, *LOSSES, "--N_entropy", "5", "--random_bkgd", on, *batching])
-        sampler = build.build_sampler(args, scene, torch.device("cpu"))
+        config, _ = parse_options([*words, *LOSSES, "--N_entropy", "5", "--random_bkgd", on, *batching])
+        sampler = create_sampler(config, scene, torch.device("cpu"))
         batches.append(sampler.draw(1, {"seen", "unseen", "seen_near"}, torch.Generator().manual_seed(3)))
     on, off = batches
     assert torch.equal(on.target, off.target)
@@ -186,8 +195,8 @@ def test_random_backgrounds_leave_the_rays_alone(batching):
     assert (off.alpha, off.background) == (None, None)
     assert on.background.shape == on.target.shape
     assert 0 <= on.background.min() < 0.1 < 0.9 < on.background.max() <= 1
-    alpha_of = {tuple(scene.image(view)[row, col]): scene.alpha(view)[row, col]
-                for view in scene.train for row in range(HEIGHT) for col in range(WIDTH)}  # fmt: skip
+    alpha_of = {tuple(scene.photographs.image(view)[row, col]): scene.photographs.alpha(view)[row, col]
+                for view in scene.split.train for row in range(HEIGHT) for col in range(WIDTH)}  # fmt: skip
     assert [alpha_of[tuple(rgb)] for rgb in on.target.numpy()] == on.alpha.tolist()
 
 
@@ -195,11 +204,11 @@ def test_random_backgrounds_leave_the_rays_alone(batching):
 def test_alpha_of_blender(tmp_path, monkeypatch, half_res):
     """Of the same pixels as the colours, which are decoded once for both."""
     folder, decoded = write_blender(tmp_path / "scene"), []
-    scene = load_blender(folder, white_bkgd=True, half_res=half_res)
-    read = images.decoded
-    monkeypatch.setattr(images, "decoded", lambda path, *size: decoded.append(path) or read(path, *size))
+    scene = load_blender(DataConfig(datadir=str(folder), white_bkgd=True, half_res=half_res))
+    read = photographs.decoded
+    monkeypatch.setattr(photographs, "decoded", lambda path, *size: decoded.append(path) or read(path, *size))
     for view in (1, 2):
-        image, alpha = scene.image(view), scene.alpha(view)
+        image, alpha = scene.photographs.image(view), scene.photographs.alpha(view)
         pixels = iio.imread(folder / f"train/r_{view}.png") / 255
         if half_res:
             pixels = pixels.reshape(HEIGHT // 2, 2, WIDTH // 2, 2, 4).mean((1, 3))
@@ -210,16 +219,17 @@ def test_alpha_of_blender(tmp_path, monkeypatch, half_res):
 
 def test_images_without_alpha(tmp_path, capsys):
     folder = write_blender(tmp_path / "rgb", channels=3)
-    assert load_blender(folder).alpha is None
-    assert load_dtu(write_dtu(tmp_path / "dtu"), train_scene=[0]).alpha is None
+    assert load_blender(DataConfig(datadir=str(folder))).photographs.alpha is None
+    scan = write_dtu(tmp_path / "dtu")
+    assert load_dtu(DataConfig(datadir=str(scan), train_scene=[0])).photographs.alpha is None
     assert main(options(folder, tmp_path, "--white_bkgd", "--random_bkgd", "--N_iters", "1")) == 2
     assert "--random_bkgd: the images of rgb have no alpha, expected RGBA" in capsys.readouterr().err
     folder = write_blender(tmp_path / "mixed")
     iio.imwrite(folder / "train/r_1.png", random_pixels(0, 3))
-    scene = load_blender(folder)
-    assert scene.image(1).shape == (HEIGHT, WIDTH, 3)
+    scene = load_blender(DataConfig(datadir=str(folder)))
+    assert scene.photographs.image(1).shape == (HEIGHT, WIDTH, 3)
     with refused(r"r_1\.png: found an image without alpha, expected RGBA"):
-        scene.alpha(1)
+        scene.photographs.alpha(1)
 
 
 # ---- carving --------------------------------------------------------------------------------------------------------
@@ -229,12 +239,12 @@ def test_images_without_alpha(tmp_path, capsys):
 def test_carving(coarse):
     (fine, raw), (first, raw_first) = some_rays(), some_rays(seed=10)
     alpha = torch.tensor([0, 1e-3, 1.0, 0, 0.5], dtype=DOUBLE)
-    regularizer = carving_regularizer(weight=0.3)
-    value = regularizer.value(Composites({"seen": Rendering(first if coarse else None, fine)}, alpha))
+    loss = carving(LossesConfig(carving_lambda=0.3))
+    value = loss.value(view_of({"seen": Rendering(first if coarse else None, fine)}, alpha=alpha))
     expected = (fine.acc[0] + fine.acc[3]) / 2 + coarse * (first.acc[0] + first.acc[3]) / 2
     compare(value, expected, raw + raw_first * coarse)
-    assert (regularizer.groups, regularizer.weight(1), regularizer.weight(10**6)) == (("seen",), 0.3, 0.3)
-    none = regularizer.value(Composites({"seen": Rendering(None, fine)}, alpha + 1e-6))
+    assert (loss.groups, loss.schedule(1), loss.schedule(10**6)) == (("seen",), 0.3, 0.3)
+    none = loss.value(view_of({"seen": Rendering(None, fine)}, alpha=alpha + 1e-6))
     assert none.item() == 0
     assert all((gradient == 0).all() for gradient in torch.autograd.grad(none, fine.acc))
 
@@ -248,10 +258,8 @@ def test_carving_needs_alpha(tmp_path, capsys):
 # ---- variants of the entropy ----------------------------------------------------------------------------------------
 
 
-def make_entropy(**changed):
-    given = {"weight": 0.3, "end": None, "threshold": 0.5, "kind": "log2", "log_scaling": False, "unseen": True,
-             "seen": False, "neighbours": False} | changed  # fmt: skip
-    return entropy_regularizer(**given)
+def make_entropy(**options):
+    return entropy(LossesConfig(entropy=True, entropy_ray_zvals_lambda=0.3, entropy_acc_threshold=0.5, **options))
 
 
 @pytest.mark.parametrize("on", ["alpha", "weights"])
@@ -260,7 +268,8 @@ def make_entropy(**changed):
 def test_what_the_entropy_is_of(on, skip_last, kind):
     """The mask's accumulated opacity is always that of all samples."""
     rays, raw = some_rays(6, 5)
-    value = make_entropy(on=on, skip_last=skip_last, kind=kind).value({"unseen": rays})
+    loss = make_entropy(entropy_on=on, entropy_skip_last=skip_last, entropy_type=kind)
+    value = loss.value(fine_view(unseen=rays))
     mass = [[row[k] for k in range(5 - skip_last)] for row in getattr(rays, on)]
     expected = sum(reference.ray_entropy(torch.stack(row), kind) for row, acc in zip(mass, rays.acc, strict=True)
                    if acc > 0.5) / 6  # fmt: skip
@@ -276,14 +285,14 @@ def test_what_the_entropy_is_of(on, skip_last, kind):
     (3, 1, None, [0, 0, 1, 1, 1, 1, 1]),
 ])  # fmt: skip
 def test_when_the_entropy_counts(start, ramp, end, expected):
-    regularizer = make_entropy(start=start, ramp=ramp, end=end)
-    assert [regularizer.weight(step) for step in range(1, 8)] == pytest.approx([0.3 * share for share in expected])
+    loss = make_entropy(entropy_start_iter=start, entropy_ramp=ramp, entropy_end_iter=end)
+    assert [loss.schedule(step) for step in range(1, 8)] == pytest.approx([0.3 * fraction for fraction in expected])
 
 
 def test_a_late_entropy_costs_nothing_before():
-    args, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--no_batching",
-                             "--N_rand", "4", "--N_entropy", "3", *LOSSES[:3], "--entropy_start_iter", "3"])
-    trainer = make_trainer(args, memory_scene(), torch.device("cpu"))
+    config, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--no_batching",
+                               "--N_rand", "4", "--N_entropy", "3", *LOSSES[:3], "--entropy_start_iter", "3"])
+    trainer = create_trainer(config, memory_scene(), torch.device("cpu"))
     assert [set(trainer.train_step()[1]) for _ in range(3)] == [{"seen"}, {"seen"}, {"seen", "unseen"}]
 
 
@@ -297,13 +306,13 @@ def test_occlusion(samples):
     raw, noise = rand(n, s, low=-1, high=2).requires_grad_(), rand(n, s, seed=1, low=-1)
     z = rand(n, s, seed=2, low=2, high=6).sort(-1).values
     rays = composite(None, raw, z, rand(n, 3, seed=3, low=-1), noise)
-    regularizer = occlusion_regularizer(weight=0.2, samples=samples)
+    loss = occlusion(LossesConfig(occlusion_lambda=0.2, occlusion_samples=samples))
     expected = 0
     for r in range(n):
         for k in range(samples):
             expected = expected + max(raw[r, k] + noise[r, k], 0 * raw[r, k]) / (n * s)
-    compare(regularizer.value({"seen": rays}), expected, [raw])
-    assert (regularizer.groups, regularizer.weight(7)) == (("seen",), 0.2)
+    compare(loss.value(fine_view(seen=rays)), expected, [raw])
+    assert (loss.groups, loss.schedule(7)) == (("seen",), 0.2)
 
 
 # ---- distortion -----------------------------------------------------------------------------------------------------
@@ -341,19 +350,19 @@ def test_distortion(kind):
 @pytest.mark.parametrize("unseen", [False, True])
 def test_distortion_of_the_groups(unseen):
     (seen, raw), (other, raw_other) = some_rays(3), some_rays(5, seed=9)
-    regularizer = distortion_regularizer(weight=0.2, start=4, near=1.0, far=7.0, unseen=unseen)
-    value = regularizer.value({"seen": seen, "unseen": other, "seen_near": other})
+    loss = distortion(LossesConfig(distortion_lambda=0.2, distortion_start_iter=4, N_entropy=5 * unseen))
+    value = loss.value(fine_view(near=1.0, far=7.0, seen=seen, unseen=other, seen_near=other))
     expected = slow_distortion([*seen.weights, *(other.weights if unseen else [])],
                                [*seen.z, *(other.z if unseen else [])], 1.0, 7.0)  # fmt: skip
     compare(value, expected, [raw[1], raw_other[1]])
-    assert [regularizer.weight(step) for step in (1, 3, 4, 99)] == [0, 0, 0.2, 0.2]
+    assert [loss.schedule(step) for step in (1, 3, 4, 99)] == [0, 0, 0.2, 0.2]
 
 
 @pytest.mark.parametrize(("n_entropy", "groups"), [("3", {"seen", "unseen"}), ("0", {"seen"})])
 def test_distortion_draws_unseen_rays(n_entropy, groups):
-    args, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "4",
-                             "--N_entropy", n_entropy, "--distortion_lambda", "0.1", "--distortion_start_iter", "2"])
-    trainer = make_trainer(args, memory_scene(), torch.device("cpu"))
+    config, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "4",
+                               "--N_entropy", n_entropy, "--distortion_lambda", "0.1", "--distortion_start_iter", "2"])
+    trainer = create_trainer(config, memory_scene(), torch.device("cpu"))
     assert [set(trainer.train_step()[1]) for _ in range(2)] == [{"seen"}, groups]
 
 
@@ -394,7 +403,7 @@ def test_a_checkpoint_of_the_other_layout(tmp_path, capsys, first, then):
 
 def test_depth_smoothness():
     rays, raw = some_rays(2 * 9)
-    regularizer = depth_smoothness_regularizer(weight=0.2, size=3)
+    loss = depth_smoothness(LossesConfig(depth_smooth_lambda=0.2, N_entropy=64), size=3)
     expected = 0
     for patch in range(2):
         for row in range(2):
@@ -402,36 +411,36 @@ def test_depth_smoothness():
                 here, below, right = (rays.depth[9 * patch + 3 * r + c] for r, c in
                                       ((row, col), (row + 1, col), (row, col + 1)))  # fmt: skip
                 expected = expected + ((below - here) ** 2 + (right - here) ** 2) / 8
-    compare(regularizer.value({"unseen": rays}), expected, [raw[1]])
-    assert (regularizer.groups, regularizer.weight(5)) == (("unseen",), 0.2)
+    compare(loss.value(fine_view(unseen=rays)), expected, [raw[1]])
+    assert (loss.groups, loss.schedule(5)) == (("unseen",), 0.2)
 
 
 def patch_sampler(*extra):
     """128 unseen rays of a scene of 20 x 24 pixels."""
-    images = {"image": lambda view: random_pixels(view, 3, 20, 24).astype(np.float32) / 255, "height": 20, "width": 24}
-    args, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "5",
-                             "--depth_smooth_lambda", "0.1", "--N_entropy", "128", *extra])  # fmt: skip
-    return build.build_sampler(args, replace(memory_scene(), **images), torch.device("cpu"))
+    config, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "5",
+                               "--depth_smooth_lambda", "0.1", "--N_entropy", "128", *extra])  # fmt: skip
+    return create_sampler(config, memory_scene(sizes=[(20, 24)] * 6), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("extra", [[], ["--no_batching"], ["--no_batching", "--precrop_iters", "500"]], ids=str)
 def test_unseen_pixels_come_as_patches(extra):
     """Everywhere in the image or crop; rays are those of the pixels."""
     sampler, generator = patch_sampler(*extra), torch.Generator().manual_seed(0)
-    corners, poses = set(), []
+    corners, views, sizes = set(), [], sampler.pools["unseen"][0].sizes
+    assert len(sizes) == 6
     for _ in range(1000):
-        pose, rows, cols = sampler.pixels("unseen", 6, 128, 1, generator)
+        view, rows, cols = sampler.draw_pixels("unseen", sizes, 128, 1, generator)
         for p in range(2):
             part = slice(64 * p, 64 * p + 64)
-            assert (pose[part] == pose[64 * p]).all()
+            assert (view[part] == view[64 * p]).all()
             assert (rows[part] == rows[64 * p] + torch.arange(8).repeat_interleave(8)).all()
             assert (cols[part] == cols[64 * p] + torch.arange(8).repeat(8)).all()
             corners.add((int(rows[64 * p]), int(cols[64 * p])))
-        poses.append((int(pose[0]), int(pose[64])))
+        views.append((int(view[0]), int(view[64])))
     rows, cols = (range(5, 8), range(6, 11)) if "500" in extra else (range(13), range(17))
     assert corners == set(itertools.product(rows, cols))
-    assert {pose for pair in poses for pose in pair} == set(range(6))
-    assert all(one == other for one, other in poses) == ("--no_batching" in extra)
+    assert {view for pair in views for view in pair} == set(range(6))
+    assert all(one == other for one, other in views) == ("--no_batching" in extra)
     batch = sampler.draw(1, {"seen", "unseen"}, torch.Generator().manual_seed(4))
     assert len(batch.groups["unseen"]) == 128
     assert "unseen" not in sampler.state_dict()

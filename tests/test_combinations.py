@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-import run_nerf_helpers as build
 from infonerf.command_line import parse_options
-from run_nerf import make_trainer
+from run_nerf import create_trainer
+from run_nerf_helpers import load_scene
 from support.scenes import write_blender, write_dtu
 
 FLAGS = ("entropy", "smoothing", "no_batching", "use_viewdirs", "white_bkgd", "half_res")
@@ -20,7 +20,7 @@ TINY = [
 
 def lit(trainer):
     """The trainer with density somewhere: about half of all initial networks have none, and then no gradient."""
-    for network in filter(None, trainer.networks):
+    for network in trainer.networks:
         density = network.alpha_linear.bias if network.use_viewdirs else network.output_linear.bias
         torch.nn.init.constant_(density, 1.0)
     return trainer
@@ -41,13 +41,13 @@ def test_two_steps(scenes, kind, near, n_importance, precrop_iters):
         chosen = dict(zip(FLAGS, values, strict=True))
         words = [*TINY, kind, "--datadir", str(scenes[kind]), "--train_scene", "0", "2", "--N_importance"]
         words += [str(n_importance), "--precrop_iters", str(precrop_iters), "--smooth_sampling_method", near]
-        args, _ = parse_options(words + [word for flag, on in chosen.items() for word in (f"--{flag}", str(on))])
-        trainer = lit(make_trainer(args, build.build_scene(args), torch.device("cpu")))
+        config, _ = parse_options(words + [word for flag, on in chosen.items() for word in (f"--{flag}", str(on))])
+        trainer = lit(create_trainer(config, load_scene(config.data), torch.device("cpu")))
         before = [parameter.detach().clone() for parameter in trainer.networks.parameters()]
         for _ in range(2):
             terms, renderings = trainer.train_step()
-        rays = {"seen"} | ({"unseen"} if args.entropy else set())
-        near_rays = {f"{group}_near" for group in rays} if args.smoothing else set()
+        rays = {"seen"} | ({"unseen"} if config.losses.entropy else set())
+        near_rays = {f"{group}_near" for group in rays} if config.losses.smoothing else set()
         assert set(renderings) == rays | near_rays, chosen
         names = {"colour_fine"} | ({"colour_coarse"} if n_importance else set())
         names |= {name for name in ("entropy", "smoothing") if chosen[name]}

@@ -1,21 +1,26 @@
 """Options: defaults, config files, overrides, checks, and that none is without a reader."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-import run_nerf_helpers as build
-from infonerf.command_line import LLFF_ONLY, NO_EFFECT, REFUSED, as_config, make_parser, parse_options
+import run_nerf_helpers
+from infonerf.command_line import as_text, create_parser, parse_options
+from infonerf.config import DEFAULTS, NO_EFFECT, REFUSED, sections
 from infonerf.system.errors import InputError
+from run_nerf_helpers import hidden_dtype
+from support.runs import ROOT
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("**/*.txt"))
 LEGO = str(ROOT / "configs/infonerf/synthetic/lego.txt")
 MINIMAL = ["--expname", "x", "--datadir", "d", "--dataset_type", "blender"]
 
-# The method specification, section 11: the released options and their defaults (None where it names none).
+LLFF_ONLY = ("factor", "no_ndc", "spherify", "llffhold")
+
+# The released options and their defaults (docs/method.md, Options).
 RELEASED = {
     "basedir": "./logs/", "fewshot_seed": 0, "netdepth": 8, "netwidth": 256, "netdepth_fine": 8, "netwidth_fine": 256,
     "N_rand": 4096, "lrate": 5e-4, "lrate_decay": 250, "chunk": 32768, "netchunk": 65536, "no_batching": False,
@@ -46,7 +51,7 @@ BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "e
 
 
 def defaults():
-    return {action.dest: action.default for action in make_parser()._actions if action.dest not in ("help", "config")}
+    return {action.dest: action.default for action in create_parser()._actions if action.dest not in ("help", "config")}
 
 
 def write_config(folder, text):
@@ -57,63 +62,78 @@ def write_config(folder, text):
 
 def test_released_defaults_and_our_own_options():
     found = defaults()
-    assert {name: found[name] for name in RELEASED} == RELEASED
+    usable = {name: value for name, value in RELEASED.items() if name not in REFUSED}
+    assert {name: found[name] for name in usable} == usable
     assert found.keys() - RELEASED.keys() == OURS.keys() | BEYOND.keys() | {"render_test_ray"}
     assert {name: found[name] for name in OURS | BEYOND} == OURS | BEYOND
+    assert {name: DEFAULTS[name] for name in usable.keys() - NO_EFFECT.keys()} == {
+        name: value for name, value in usable.items() if name not in NO_EFFECT
+    }
+    assert DEFAULTS.keys() | NO_EFFECT.keys() | {*REFUSED} == found.keys()
+    assert {name: found[name] for name in DEFAULTS} == DEFAULTS
 
 
 def test_every_option_is_read_or_listed_as_without_effect():
-    code = "\n".join(path.read_text() for path in ROOT.glob("*.py"))
-    read = set(re.findall(r"\bargs\.(\w+)", code))
+    """Outside of the checks of options against each other; a property of a section may read it for others."""
+    folders = [ROOT / name for name in ("infonerf", "tools", "benchmarks")]
+    paths = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+    parts = [path.read_text() for path in paths if path != ROOT / "infonerf/config.py"]
+    members = (member for section in sections().values() for member in vars(section).values())
+    parts += [inspect.getsource(member.fget) for member in members if isinstance(member, property)]
+    code = "\n".join(parts)
+    read = set(re.findall(r"\.(\w+)\b", code))
     listed = {*NO_EFFECT, *LLFF_ONLY, *REFUSED}
     unread = defaults().keys() - read - listed
     assert not unread
-    assert not listed & read
+    assert not {*LLFF_ONLY} & set(re.findall(r"\bdata\.(\w+)\b", code))
+    assert not {*NO_EFFECT, *REFUSED} & DEFAULTS.keys()  # so nothing can
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
 def test_shipped_configs_parse(path):
-    args, notes = parse_options(["--config", str(path)])
-    kind = args.dataset_type
+    config, notes = parse_options(["--config", str(path)])
+    data, expname = config.data, config.run.expname
     sample = "sample" in (path.stem, path.parent.name)
-    assert Path(args.datadir).parent.name == ("data" if sample else {"blender": "nerf_synthetic", "dtu": "DTU"}[kind])
-    assert sample or len(args.train_scene) == args.fewshot
+    kind = {"blender": "nerf_synthetic", "dtu": "DTU"}[data.dataset_type]
+    assert Path(data.datadir).parent.name == ("data" if sample else kind)
+    assert sample or len(data.train_scene) == data.fewshot
     assert not any(note.startswith("WARNING") for note in notes)
-    assert path.relative_to(ROOT / "configs").parts[0] in args.expname.split("/")
-    assert path.stem in args.expname.split("/")
+    assert path.relative_to(ROOT / "configs").parts[0] in expname.split("/")
+    assert path.stem in expname.split("/")
 
 
 def test_nerf_configs_differ_from_infonerf_only_in_the_losses():
     for scene in ("synthetic/lego", "dtu/scan114", "sample"):
         nerf, infonerf = (
-            vars(parse_options(["--config", str(ROOT / f"configs/{method}/{scene}.txt")])[0])
+            parse_options(["--config", str(ROOT / f"configs/{method}/{scene}.txt")])[0].values()
             for method in ("nerf", "infonerf")
         )
-        different = {name for name in nerf if nerf[name] != infonerf[name]} - {"config", "expname"}
+        different = {name for name in nerf if nerf[name] != infonerf[name]} - {"expname"}
         assert all(re.match("entropy|N_entropy|smoothing", name) for name in different)
         assert not nerf["entropy"]
         assert not nerf["smoothing"]
 
 
 def test_command_line_wins_over_the_config():
-    args, _ = parse_options(["--config", LEGO, "--entropy", "False", "--N_rand=7", "--train_scene", "1", "2", "3", "4"])
-    assert (args.entropy, args.N_rand, args.train_scene, args.no_batching) == (False, 7, [1, 2, 3, 4], True)
+    given = ["--entropy", "False", "--N_rand=7", "--train_scene", "1", "2", "3", "4"]
+    config, _ = parse_options(["--config", LEGO, *given])
+    assert (config.losses.entropy, config.batch.N_rand) == (False, 7)
+    assert (config.data.train_scene, config.batch.no_batching) == ([1, 2, 3, 4], True)
 
 
 def test_flags_and_lists_in_a_config(tmp_path):
     text = "entropy = True\nsmoothing = False\nno_batching\ntrain_scene = [26, 86, 2, 55]\ntest_scene = [-1]  # others"
-    args, _ = parse_options(write_config(tmp_path, text + "\nentropy_ray_zvals_lambda = 0.001"))
-    assert (args.entropy, args.smoothing, args.no_batching) == (True, False, True)
-    assert (args.train_scene, args.test_scene) == ([26, 86, 2, 55], [-1])
+    config, _ = parse_options(write_config(tmp_path, text + "\nentropy_ray_zvals_lambda = 0.001"))
+    assert (config.losses.entropy, config.losses.smoothing, config.batch.no_batching) == (True, False, True)
+    assert (config.data.train_scene, config.data.test_scene) == ([26, 86, 2, 55], [-1])
 
 
-def test_as_config_round_trip(tmp_path):
-    args, _ = parse_options(["--config", LEGO, "--smoothing", "--smoothing_lambda", "1e-5", "--seed", "3"])
+def test_as_text_round_trip(tmp_path):
+    config, _ = parse_options(["--config", LEGO, "--smoothing", "--smoothing_lambda", "1e-5", "--seed", "3"])
     path = tmp_path / "args.txt"
-    path.write_text(as_config(args))
+    path.write_text(as_text(config))
     again, _ = parse_options(["--config", str(path)])
-    same = vars(args).keys() - {"config", *NO_EFFECT}
-    assert {name: getattr(again, name) for name in same} == {name: getattr(args, name) for name in same}
+    assert again == config
 
 
 def test_options_without_effect_are_named_once(tmp_path):
@@ -212,20 +232,18 @@ def test_a_config_that_is_no_text(tmp_path):
         parse_options(["--config", str(path)])
 
 
-def test_help_groups_our_own_options(capsys):
+def test_help_marks_what_the_released_code_lacks(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--help"])
-    text = capsys.readouterr().out
-    own = text.split("our own, not in the released code:")[1].split("\n\n")[0]
-    assert set(re.findall(r"--(\w+)", own)) == set(OURS)
-    beyond = text.split("beyond the paper:")[1].split("\n\n")[0]
-    assert set(re.findall(r"^  --(\w+)", beyond, re.MULTILINE)) == set(BEYOND)
+    helped = {part[0]: part[1] for part in re.findall(r"(?m)^  --(\w+)((?:.*\n)(?:   .*\n)*)", capsys.readouterr().out)}
+    assert helped.keys() == defaults().keys() | {"config"}
+    assert {name for name, text in helped.items() if "(+)" in text} == OURS.keys() | BEYOND.keys()
 
 
 def test_none_in_a_config_is_not_given(tmp_path):
     text = "ft_path = None\nalpha_model_path = None\nentropy_end_iter=None\nmaskdir : None\n"
-    args, _ = parse_options(write_config(tmp_path, text))
-    assert (args.ft_path, args.alpha_model_path, args.entropy_end_iter, args.maskdir) == (None,) * 4
+    config, _ = parse_options(write_config(tmp_path, text))
+    assert (config.run.ft_path, config.losses.entropy_end_iter, config.data.maskdir) == (None,) * 3
 
 
 @pytest.mark.parametrize("name", ["a # b", '"quoted"', "[a, b]", " a", "a\nlrate = 1", "a\rb", "None", "\0",
@@ -239,9 +257,9 @@ def test_names_that_a_config_cannot_hold_are_refused(name):
 
 @pytest.mark.parametrize("name", ["sp a ü/x-1", "a\u2028b", "a\x85b", "-x", "a/b/c", "a/./b", "..a/b..", "True"])
 def test_names_that_a_config_can_hold_are_held(tmp_path, name):
-    args, _ = parse_options([*MINIMAL, f"--expname={name}"])
-    (tmp_path / "args.txt").write_text(as_config(args), encoding="utf-8")
-    assert parse_options(["--config", str(tmp_path / "args.txt")])[0].expname == args.expname == name
+    config, _ = parse_options([*MINIMAL, f"--expname={name}"])
+    (tmp_path / "args.txt").write_text(as_text(config), encoding="utf-8")
+    assert parse_options(["--config", str(tmp_path / "args.txt")])[0].run.expname == config.run.expname == name
 
 
 @pytest.mark.parametrize(("name", "expected"), [
@@ -271,9 +289,9 @@ def test_rendering_options_are_said_to_do_nothing_in_training():
 ], ids=str)  # fmt: skip
 def test_automatic_precision(monkeypatch, given, expected):
     """bfloat16 where the hardware has it; the reference is always of float32."""
-    monkeypatch.setattr(build, "has_bfloat16", lambda device: True)
-    args, _ = parse_options([*MINIMAL, *given])
-    assert build.matmul_dtype(args, torch.device("cpu")) == expected
+    monkeypatch.setattr(run_nerf_helpers, "has_bfloat16", lambda device: True)
+    config, _ = parse_options([*MINIMAL, *given])
+    assert hidden_dtype(config.rendering, torch.device("cpu")) == expected
 
 
 def test_the_reference_is_not_of_bfloat16():
@@ -305,7 +323,7 @@ def test_options_that_need_another(given, named):
 def test_an_args_txt_is_told_as_much_as_the_options_it_came_from(tmp_path, weight):
     """It holds every option, those too that nobody gave."""
     given = ["--smoothing", *(["--smoothing_lambda", weight] if weight else [])]
-    args, notes = parse_options([*MINIMAL, *given])
-    (tmp_path / "args.txt").write_text(as_config(args))
+    config, notes = parse_options([*MINIMAL, *given])
+    (tmp_path / "args.txt").write_text(as_text(config))
     assert parse_options(["--config", str(tmp_path / "args.txt")])[1] == notes
     assert any("smoothing_lambda 1, the default" in note for note in notes) == (weight != "0.5")

@@ -7,22 +7,19 @@ was built without; there, a device registered for the purpose stands in.
 """
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-import run_nerf_helpers as build
 from infonerf.command_line import parse_options
-from infonerf.evaluation.ray_psnr import draw_rays
-from infonerf.fields.nerf import render_image
-from infonerf.rendering.pictures import make_renderer
+from infonerf.evaluation.estimates import draw_rays
+from infonerf.system.devices import find_device, has_bfloat16
 from infonerf.system.errors import InputError
-from infonerf.training.sampler import cameras_of, image_rays
-from run_nerf import make_trainer
+from run_nerf import create_trainer
+from run_nerf_helpers import create_networks, create_renderer
 from support.devices import DEVICE, TINY
-from support.scenes import HEIGHT, WIDTH, memory_scene
+from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
 
 
 def test_a_tensor_left_on_the_cpu_is_found(pretended_device):
@@ -39,8 +36,8 @@ def test_a_tensor_left_on_the_cpu_is_found(pretended_device):
     ["--no_batching", "--smoothing_activation", "softmax", "--entropy_type", "1-p", "--lindisp"],
 ], ids=" ".join)  # fmt: skip
 def test_training_step_stays_on_the_device(pretended_device, extra):
-    args, _ = parse_options(TINY + extra)
-    trainer = make_trainer(args, memory_scene(), DEVICE)
+    config, _ = parse_options(TINY + extra)
+    trainer = create_trainer(config, memory_scene(), DEVICE)
     for _ in range(2):  # the second step has an optimizer state
         terms, renderings = trainer.train_step()
     assert trainer.step == 2
@@ -57,28 +54,29 @@ def test_training_step_stays_on_the_device(pretended_device, extra):
 
 
 def test_the_visual_hull_stays_on_the_device(pretended_device):
-    args, _ = parse_options([*TINY, "--no_batching", "--skip_empty", "--visual_hull"])
-    scene = replace(memory_scene(), alpha=lambda view: np.eye(HEIGHT, WIDTH))
-    trainer = make_trainer(args, scene, DEVICE)
+    config, _ = parse_options([*TINY, "--no_batching", "--skip_empty", "--visual_hull"])
+    scene = with_photographs(memory_scene(), alpha=lambda view: np.eye(HEIGHT, WIDTH))
+    trainer = create_trainer(config, scene, DEVICE)
     trainer.train_step()
     assert {trainer.occupancy.carved.device, trainer.occupancy.density.device} == {DEVICE}
-    make_renderer(args, trainer.networks, scene)
+    trainer.picture_renderer()
 
 
 @pytest.mark.parametrize("extra", [["--N_importance", "0"], ["--N_importance", "5"], ["--skip_empty"]], ids=" ".join)
 def test_rendering_stays_on_the_device(pretended_device, extra):
-    args, _ = parse_options([*TINY, "--use_viewdirs", *extra])
-    networks = build.build_networks(args, DEVICE, torch.Generator())
-    renderer = make_renderer(args, networks, memory_scene())
-    view = image_rays(cameras_of(memory_scene(), [1], 0.5, DEVICE), HEIGHT, WIDTH)
-    image = render_image(networks, view, HEIGHT, WIDTH, renderer.sampling, 7, renderer.query)
+    config, _ = parse_options([*TINY, "--use_viewdirs", *extra])
+    scene = memory_scene(pixel_center=0.5)
+    networks = create_networks(config, scene, DEVICE, torch.Generator())
+    renderer = create_renderer(config, scene, networks).for_pictures(networks)
+    renderer.chunk = 7
+    image = renderer.image(scene.cameras.at([1]))
     assert image.rgb.shape == (HEIGHT, WIDTH, 3)
     assert all(field.device == DEVICE for field in image)
 
 
 def test_rays_to_measure_lie_on_the_device(pretended_device):
-    scene = replace(memory_scene(), mask=lambda view: np.eye(HEIGHT, WIDTH, dtype=bool))
-    [part] = draw_rays(scene, [1], 5, 0.5, DEVICE)
+    scene = with_photographs(memory_scene(pixel_center=0.5), mask=lambda view: np.eye(HEIGHT, WIDTH, dtype=bool))
+    [part] = draw_rays(scene, [1], 5, DEVICE)
     assert {part.rays.origins.device, part.rays.directions.device, part.truth.device} == {DEVICE}
     assert (part.truth.shape, part.mask.device.type) == ((5, 3), "cpu")
 
@@ -91,13 +89,13 @@ def test_a_gpu_that_computes_nothing(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch, "zeros", no_kernels)
-    assert build.build_device("auto") == torch.device("cpu")
+    assert find_device("auto") == torch.device("cpu")
     assert re.search(r"WARNING: the GPU cannot be used \(CUDA error: no kernel .* device\)", capsys.readouterr().out)
     with pytest.raises(InputError, match=r"--device cuda:0: found a device that cannot be used \(CUDA error"):
-        build.build_device("cuda:0")
+        find_device("cuda:0")
 
 
 def test_precision_on_a_gpu_that_is_only_pretended(monkeypatch):
     """PyTorch for CUDA on a machine without one: asking the driver would be an error."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert not build.has_bfloat16(torch.device("cuda:0"))
+    assert not has_bfloat16(torch.device("cuda:0"))

@@ -60,8 +60,9 @@ def test_without_arguments_lego_becomes_the_seven_other_scenes(source, capsys, m
         path = source.with_name(f"{name}.txt")
         expected = original.replace("infonerf/lego", f"infonerf/{name}").replace("synthetic/lego", f"synthetic/{name}")
         assert path.read_text() == expected
-        args, _ = parse_options(["--config", str(path)])
-        assert (args.expname, args.datadir) == (f"synthetic/infonerf/{name}", f"./data/nerf_synthetic/{name}")
+        config, _ = parse_options(["--config", str(path)])
+        assert config.run.expname == f"synthetic/infonerf/{name}"
+        assert config.data.datadir == f"./data/nerf_synthetic/{name}"
     assert len(list(source.parent.iterdir())) == 8  # no temporary files
 
 
@@ -90,10 +91,10 @@ def test_only_whole_components_of_paths_change(tmp_path, before, after):
     path = write(tmp_path, text.format(before))
     wanted = text.format(after).replace("a/lego/b", "a/mic/b")
     assert cloned(path, "mic") == wanted
-    args, _ = parse_options(["--config", str(path), "--dataset_type", "blender"])
+    config, _ = parse_options(["--config", str(path), "--dataset_type", "blender"])
     again, _ = parse_options(["--config", str(path.with_name("mic.txt")), "--dataset_type", "blender"])
     for name in ("datadir", "expname", "maskdir"):  # as the parser of configs sees them
-        old, new = getattr(args, name), getattr(again, name)
+        old, new = config.values()[name], again.values()[name]
         assert new == (old and re.sub(r"(^|[/\\])lego(?=[/\\]|$)", r"\1mic", old))
 
 
@@ -117,16 +118,16 @@ def test_a_suffix_of_the_run_stays(tmp_path, expname, after):
 
 def test_the_shipped_kl_config(tmp_path):
     assert main([str(LEGO.with_name("lego_kl.txt")), "--scenes", "mic", "--output", str(tmp_path / "new/folder")]) == 0
-    args, _ = parse_options(["--config", str(tmp_path / "new/folder/mic_kl.txt")])
-    assert (args.expname, args.datadir) == ("synthetic/infonerf/mic_kl", "./data/nerf_synthetic/mic")
+    config, _ = parse_options(["--config", str(tmp_path / "new/folder/mic_kl.txt")])
+    assert (config.run.expname, config.data.datadir) == ("synthetic/infonerf/mic_kl", "./data/nerf_synthetic/mic")
 
 
 def test_dtu_scans_by_number(tmp_path):
     scan = ROOT / "configs/infonerf/dtu/scan114.txt"
     assert main([str(scan), "--scenes", "30", "scan34", "--output", str(tmp_path)]) == 0
     for name in ("scan30", "scan34"):
-        args, _ = parse_options(["--config", str(tmp_path / f"{name}.txt")])
-        assert (args.expname, args.datadir) == (f"dtu/infonerf/{name}", f"./data/DTU/{name}")
+        config, _ = parse_options(["--config", str(tmp_path / f"{name}.txt")])
+        assert (config.run.expname, config.data.datadir) == (f"dtu/infonerf/{name}", f"./data/DTU/{name}")
 
 
 def test_a_source_of_another_name(tmp_path):
@@ -245,3 +246,125 @@ def test_what_stands_in_the_way(source, tmp_path, capsys):
     for name in ("mic", "ship"):
         refused(capsys, tmp_path, [source, "--scenes", "drums", name, "--force"], f"{name}.txt: found something else")
     refused(capsys, tmp_path, [source, "--output", source / "new"], "cannot be written to, found that .*lego.txt is no")
+
+
+# Sources with a base.
+
+
+def based(folder, text, name="configs/lego.txt"):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(SETTINGS + text)
+    return path
+
+
+BASE = "dataset_type = blender\nN_rand = 7\nexpname = run/base\ndatadir = ./data/lego\n"
+
+
+def assert_same_but_for_the_scene(source, clone, new="mic"):
+    config, again = (parse_options(["--config", str(path)])[0] for path in (source, clone))
+    assert config.batch.N_rand == 7  # which the base has
+    assert again == config.replace(expname=f"run/{new}", datadir=f"./data/{new}")
+
+
+@pytest.mark.parametrize("line", ["base = base.txt", "--base: ./base.txt  # why", "base='../configs/base.txt'",
+                                  "base = ../lego/base.txt", "base = lego_base.txt"])  # fmt: skip
+def test_in_the_same_folder_the_base_stays_byte_for_byte(tmp_path, line):
+    for name in ("configs/base.txt", "configs/lego_base.txt", "lego/base.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(BASE)
+    source = based(tmp_path, line + "\nseed = 3")
+    assert cloned(source, "mic") == source.read_text().replace("run/lego", "run/mic").replace("data/lego", "data/mic")
+    assert_same_but_for_the_scene(source, source.with_name("mic.txt"))
+    before = source.with_name("mic.txt").read_bytes()
+    (tmp_path / "link").symlink_to("configs")
+    for output in (source.parent, tmp_path / "lego/../configs", tmp_path / "link"):
+        assert main([str(source), "--scenes", "mic", "--output", str(output)]) == 0
+    assert source.with_name("mic.txt").read_bytes() == before
+
+
+@pytest.mark.parametrize(("base", "line", "output", "expected"), [
+    ("configs/base.txt", "base = base.txt", "new", "base = ../configs/base.txt"),
+    ("configs/base.txt", "base = base.txt", "configs/new/er", "base = ../../base.txt"),
+    ("base.txt", "base = ../base.txt", ".", "base = base.txt"),
+    ("base.txt", "base = ../base.txt", "new", "base = ../base.txt"),
+    ("other/base.txt", "  --base:\t../other/base.txt ; why", "other", "  --base:\tbase.txt ; why"),
+    ("my base.txt", "base = '../my base.txt'  # why", "configs/new", "base = '../../my base.txt'  # why"),
+    ("lego/lego.txt", "base = ../lego/lego.txt", "new", "base = ../lego/lego.txt"),
+])  # fmt: skip
+def test_elsewhere_the_base_is_found_from_there(tmp_path, monkeypatch, base, line, output, expected):
+    (tmp_path / base).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / base).write_text(BASE)
+    source = based(tmp_path, f"{line}\nseed = 3\n")
+    assert main([str(source), "--scenes", "mic", "--output", str(tmp_path / output)]) == 0
+    clone = tmp_path / output / "mic.txt"
+    assert clone.read_text() == SETTINGS.replace("lego", "mic") + f"{expected}\nseed = 3\n"
+    assert_same_but_for_the_scene(source, clone)
+    monkeypatch.chdir(source.parent)  # the same from there, by relative paths
+    assert main([source.name, "--scenes", "ship", "--output", os.path.relpath(tmp_path / output)]) == 0
+    assert_same_but_for_the_scene(source, clone.with_name("ship.txt"), "ship")
+
+
+def test_an_absolute_base_stays(tmp_path):
+    (tmp_path / "base.txt").write_text(BASE)
+    source = based(tmp_path, f"base = {tmp_path}/base.txt\n")
+    assert main([str(source), "--scenes", "mic", "--output", str(tmp_path / "new")]) == 0
+    assert (tmp_path / "new/mic.txt").read_text() == source.read_text().replace("/lego", "/mic")
+    assert_same_but_for_the_scene(source, tmp_path / "new/mic.txt")
+
+
+def test_a_clone_in_a_linked_folder_finds_its_base(tmp_path):
+    (tmp_path / "base.txt").write_text(BASE)
+    source = based(tmp_path, "base = ../base.txt\n")
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/away")
+    assert main([str(source), "--scenes", "mic", "--output", str(tmp_path / "link")]) == 0
+    assert_same_but_for_the_scene(source, tmp_path / "link/mic.txt")
+    assert_same_but_for_the_scene(source, tmp_path / "far/away/mic.txt")
+
+
+@pytest.mark.parametrize("missing", ["expname", "datadir"])
+def test_a_scene_that_only_the_base_names_is_not_cloned(tmp_path, capsys, missing):
+    (tmp_path / "base.txt").write_text(BASE)
+    text = "".join(line + "\n" for line in SETTINGS.splitlines() if not line.startswith(missing))
+    source = write(tmp_path, text + "base = base.txt\n")
+    expected = rf"lego.txt: found no {missing} in it, expected one that names the scene \(a base's is not cloned\)"
+    refused(capsys, tmp_path, [source, "--scenes", "mic"], expected)
+
+
+@pytest.mark.parametrize("mask", ["./data/lego/mask", "masks/lego"])
+def test_masks_of_the_scene_that_only_a_base_names_are_not_shared(tmp_path, capsys, mask):
+    (tmp_path / "a.txt").write_text(BASE + f"maskdir = {mask}\n")
+    (tmp_path / "b.txt").write_text("base = a.txt\n")
+    source = write(tmp_path, SETTINGS + "base = b.txt\n")
+    refused(capsys, tmp_path, [source, "--scenes", "mic"], "lego.txt: .*maskdir")
+    source.write_text(SETTINGS + f"base = b.txt\nmaskdir = {mask}\n")
+    assert main([str(source), "--scenes", "mic"]) == 0
+    config, _ = parse_options(["--config", str(tmp_path / "mic.txt")])
+    assert config.data.maskdir == mask.replace("lego", "mic")
+
+
+@pytest.mark.parametrize("line", ["base =", "base"])
+def test_a_line_that_names_no_base(tmp_path, capsys, line):
+    source = write(tmp_path, SETTINGS + line)
+    refused(capsys, tmp_path, [source, "--scenes", "mic", "--output", tmp_path / "new"], "lego.txt: .*base: found")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("**/*.txt")),
+                         ids=lambda path: str(path.relative_to(ROOT / "configs")))  # fmt: skip
+def test_shipped_configs_are_cloned_whole_or_not_at_all(path, tmp_path, capsys):
+    """A clone is its source but for the scene, which is nowhere left in it; where that cannot be, a line says so."""
+    status = main([str(path), "--scenes", "another", "--output", str(tmp_path / "new")])
+    if status:
+        assert re.search("found no (expname|datadir|maskdir) in it|expected a path with the component",
+                         capsys.readouterr().err)  # fmt: skip
+        return
+    config = parse_options(["--config", str(path)])[0]
+    [clone] = (tmp_path / "new").iterdir()
+    again = parse_options(["--config", str(clone)])[0]
+    old = Path(config.data.datadir).name
+    for name in ("datadir", "expname", "maskdir"):
+        before, after = config.values()[name], again.values()[name]
+        assert after == (before and re.sub(rf"(^|/){old}(?=_|/|$)", r"\1another", before))
+    named = {name: again.values()[name] for name in ("datadir", "expname", "maskdir")}
+    assert again == config.replace(**named)

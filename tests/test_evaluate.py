@@ -13,14 +13,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import evaluate
 import run_nerf
-from evaluate import main, means, table
-from infonerf.evaluation.metrics import psnr
-from infonerf.fields.nerf import Image
+import run_nerf_helpers
+from evaluate import main
+from infonerf.command_line import run_config
+from infonerf.evaluation.metrics import means, psnr
+from infonerf.evaluation.record import Record, records_table
 from infonerf.rendering.pictures import depth_colours, unit_depth, write_gif, write_mp4
+from infonerf.rendering.renderer import Image, Renderer
 from support.runs import options
-from support.scenes import HEIGHT, WIDTH, memory_scene, write_blender, write_depth
+from support.scenes import HEIGHT, WIDTH, write_blender, write_depth
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 
@@ -35,6 +37,21 @@ def record_of(logdir, step=2, kind="testset"):
 def results(basedir):
     with (basedir / "results.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def rendered(trained, monkeypatch):
+    """The views of the run's scene that are rendered from here on, by number."""
+    poses = run_nerf_helpers.load_scene(run_config(trained / "logs/run").data).cameras.poses.float()
+    real, views = Renderer.image, []
+
+    def image(self, cameras, *progress):
+        [view] = (poses == cameras.poses[0]).flatten(1).all(1).nonzero().flatten().tolist()
+        views.append(view)
+        return real(self, cameras, *progress)
+
+    monkeypatch.setattr(Renderer, "image", image)
+    return views
 
 
 def test_record_images_and_results(logdir, trained, capsys):
@@ -72,17 +89,17 @@ def test_record_images_and_results(logdir, trained, capsys):
     assert lines[-1].split()[1:4] == ["2", "4", f"{record['mean']['psnr']:.2f}"]
 
 
-def test_evaluation_goes_on_where_it_stopped(logdir, monkeypatch):
-    real, rendered = evaluate.Renderer.view, []
+def test_evaluation_goes_on_where_it_stopped(logdir, rendered, monkeypatch):
+    image = Renderer.image
 
-    def view(self, scene, number, progress):
+    def interrupted(*args):
         if len(rendered) == 2:
             raise KeyboardInterrupt
-        rendered.append(number)
-        return real(self, scene, number, progress)
+        return image(*args)
 
-    monkeypatch.setattr(evaluate.Renderer, "view", view)
-    assert main([str(logdir)]) == 130
+    with monkeypatch.context() as patched:
+        patched.setattr(Renderer, "image", interrupted)
+        assert main([str(logdir)]) == 130
     assert list(record_of(logdir)["views"]) == ["000001", "000002"]
     assert record_of(logdir)["views_missing"] == 2
     assert not (logdir.parent / "results.csv").exists()
@@ -100,10 +117,9 @@ def test_evaluation_goes_on_where_it_stopped(logdir, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["weights", "factor", "image", "damaged"])
-def test_a_record_of_something_else_is_not_continued(logdir, monkeypatch, change):
+def test_a_record_of_something_else_is_not_continued(logdir, rendered, change):
     assert main([str(logdir)]) == 0
-    rendered, real = [], evaluate.Renderer.view
-    monkeypatch.setattr(evaluate.Renderer, "view", lambda *args: rendered.append(args[2]) or real(*args))
+    rendered.clear()
     extra = []
     if change == "weights":
         content = torch.load(logdir / "000002.tar", weights_only=True)
@@ -138,7 +154,7 @@ def test_automatic_precision_is_recorded_as_what_it_is(logdir, monkeypatch):
     """Views of a machine with bfloat16 do not go on with views of one without."""
     command = ["--config", str(logdir / "args.txt"), "--basedir", str(logdir.parent), "--eval_only"]
     for has, expected in ((False, "fp32"), (True, "bf16")):
-        monkeypatch.setattr(evaluate.build, "has_bfloat16", lambda device, has=has: has)
+        monkeypatch.setattr(run_nerf_helpers, "has_bfloat16", lambda device, has=has: has)
         assert run_nerf.main([*command, "--precision", "auto"]) == 0
         assert record_of(logdir)["options"]["precision"] == expected
 
@@ -369,15 +385,16 @@ def test_depth_colours_are_bright_near_and_dark_far():
 
 def test_depth_of_empty_rays_counts_as_far():
     depth, acc = torch.tensor([[0.0, 3.0, 1.5]]), torch.tensor([[0.0, 1.0, 0.5]])
-    image = Image(rgb=torch.zeros(1, 3, 3), depth=depth, acc=acc, disparity=acc)
-    np.testing.assert_allclose(unit_depth(image, memory_scene()), [[1.0, 0.25, 0.625]])  # near 2, far 6
+    image = Image(rgb=torch.zeros(1, 3, 3), depth=depth, acc=acc)
+    np.testing.assert_allclose(unit_depth(image, near=2.0, far=6.0), [[1.0, 0.25, 0.625]])
 
 
 def test_table_shows_only_metrics_that_a_run_has():
-    record = {"step": 5, "views": {"a": {}}, "mean": {"psnr": 20.0, "ssim": None, "lpips": None}}
-    assert table({"x": record}).split() == ["run", "step", "views", "psnr", "x", "5", "1", "20.00"]
-    stopped = record | {"views_missing": 24, "mean": {"floaters": 0.25}}
-    assert table({"x": stopped}).splitlines()[1].split() == ["x", "5", "1", "of", "25", "0.2500"]
+    record = Record(step=5, kind="testset", options={}, scene="s", render_size=(8, 8), weights="w", depth_png={})
+    record.views = {"a": {"mse": 0.0, "psnr": 20.0, "ssim": None, "lpips": None}}
+    assert records_table({"x": record}).split() == ["run", "step", "views", "psnr", "x", "5", "1", "20.00"]
+    stopped = replace(record, views={"a": {"mse": 0.0, "floaters": 0.25}}, views_missing=24)
+    assert records_table({"x": stopped}).splitlines()[1].split() == ["x", "5", "1", "of", "25", "0.2500"]
 
 
 def test_blender_views_are_named_by_split_and_view(tmp_path):
@@ -437,7 +454,12 @@ def test_validation_views_have_their_own_record(tmp_path, capsys):
 
 
 def test_a_scene_without_validation_views(logdir, capsys, monkeypatch):
-    whole = evaluate.build.build_scene
-    monkeypatch.setattr(evaluate.build, "build_scene", lambda args: replace(whole(args), val=()))
+    whole = run_nerf_helpers.load_scene
+
+    def without_val(data):
+        scene = whole(data)
+        return replace(scene, split=replace(scene.split, val=()))
+
+    monkeypatch.setattr(run_nerf_helpers, "load_scene", without_val)
     assert main([str(logdir), "--split", "val"]) == 2
     assert capsys.readouterr().err == "evaluate.py: error: --split val: scene scan has no such views, expected some\n"

@@ -7,6 +7,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+from infonerf.config import DataConfig
 from load_blender import load_blender, view_name
 from load_dtu import load_dtu
 from support.scenes import (
@@ -32,6 +33,10 @@ def blender(tmp_path):
     return write_blender(tmp_path / "lego", counts=(3, 1, 2))
 
 
+def load(folder, **options):
+    return load_blender(DataConfig(datadir=str(folder), **options))
+
+
 def transforms(folder, split):
     return json.loads((folder / f"transforms_{split}.json").read_text())
 
@@ -43,30 +48,30 @@ def write_transforms(folder, split, content):
 
 def test_blender_scene(tmp_path):
     folder = write_blender(tmp_path / "lego")
-    scene = load_blender(str(folder))
+    scene = load(folder)
     assert scene.name == "lego"
     assert names(scene, "train") == ["train/r_0", "train/r_1", "train/r_2", "train/r_3"]
     assert names(scene, "val") == ["val/r_0"]
     assert names(scene, "test") == ["test/r_0", "test/r_8"]
-    assert scene.unseen == scene.train + scene.val
+    assert scene.split.unseen == scene.split.train + scene.split.val
     assert (scene.near, scene.far, scene.white_background, scene.notes) == (2, 6, False, ())
-    assert (scene.height, scene.width) == (HEIGHT, WIDTH)
-    assert scene.mask is None and scene.depth is None
+    assert set(scene.cameras.sizes) == {(HEIGHT, WIDTH)}
+    assert scene.photographs.mask is None and scene.photographs.depth is None
     for view, name in enumerate(scene.view_names):
         split, i = name.split("/r_")
         matrix = transforms(folder, split)["frames"][int(i)]["transform_matrix"]
         np.testing.assert_array_equal(scene.poses[view], matrix[:3])
         pixels = iio.imread(folder / f"{name}.png")
-        np.testing.assert_allclose(scene.image(view), pixels[..., :3] / 255, atol=1e-7)  # alpha dropped
+        np.testing.assert_allclose(scene.photographs.image(view), pixels[..., :3] / 255, atol=1e-7)  # alpha dropped
     focal = 0.5 * WIDTH / np.tan(0.5 * ANGLE)
-    np.testing.assert_allclose(scene.intrinsics, [[focal, focal, WIDTH / 2, HEIGHT / 2]] * 7)
+    np.testing.assert_allclose(scene.cameras.intrinsics.numpy(), [[focal, focal, WIDTH / 2, HEIGHT / 2]] * 7)
 
 
 def test_blender_focal_of_each_split(blender):
     write_transforms(blender, "test", transforms(blender, "test") | {"camera_angle_x": 1})
-    scene = load_blender(blender, testskip=1)
+    scene = load(blender, testskip=1)
     expected = 0.5 * WIDTH / np.tan(0.5 * np.array([ANGLE, ANGLE, ANGLE, ANGLE, 1, 1]))
-    np.testing.assert_allclose(scene.intrinsics[:, 0], expected)
+    np.testing.assert_allclose(scene.cameras.intrinsics.numpy()[:, 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +79,8 @@ def test_blender_focal_of_each_split(blender):
     [(0, range(8), range(16)), (1, range(8), range(16)), (3, (0, 3, 6), (0, 3, 6, 9, 12, 15)), (8, (0,), (0, 8))],
 )
 def test_blender_testskip(tmp_path, testskip, val, test):
-    scene = load_blender(write_blender(tmp_path / "lego"), testskip=testskip)
-    assert len(scene.train) == 4
+    scene = load(write_blender(tmp_path / "lego"), testskip=testskip)
+    assert len(scene.split.train) == 4
     assert names(scene, "val") == [f"val/r_{i}" for i in val]
     assert names(scene, "test") == [f"test/r_{i}" for i in test]
 
@@ -90,46 +95,46 @@ def test_blender_testskip(tmp_path, testskip, val, test):
     ],
 )
 def test_blender_training_views(blender, options, train):
-    scene = load_blender(blender, **options)
-    assert scene.train == train
-    assert scene.unseen == (0, 1, 2, 3)
-    assert load_blender(blender, unseen_poses="all", **options).unseen == (0, 1, 2, 3, 4)
+    scene = load(blender, **options)
+    assert scene.split.train == train
+    assert scene.split.unseen == (0, 1, 2, 3)
+    assert load(blender, unseen_poses="all", **options).split.unseen == (0, 1, 2, 3, 4)
 
 
 def test_blender_of_100_views(tmp_path):
     folder = write_blender(tmp_path / "lego", counts=(100, 1, 1))
-    assert names(load_blender(folder, fewshot=4), "train") == ["train/r_26", "train/r_86", "train/r_2", "train/r_55"]
+    assert names(load(folder, fewshot=4), "train") == ["train/r_26", "train/r_86", "train/r_2", "train/r_55"]
     with refused(r"--train_scene: found view 100, expected 0\.\.99"):
-        load_blender(folder, train_scene=[26, 100])
+        load(folder, train_scene=[26, 100])
 
 
 @pytest.mark.parametrize("half_res", [False, True])
 def test_blender_white_background(blender, half_res):
-    scene = load_blender(blender, white_bkgd=True, half_res=half_res)
+    scene = load(blender, white_bkgd=True, half_res=half_res)
     assert scene.white_background
     assert scene.notes == ()
     pixels = iio.imread(blender / "train/r_1.png") / 255
     if half_res:
         pixels = halved(pixels)
     rgb, alpha = pixels[..., :3], pixels[..., 3:]
-    np.testing.assert_allclose(scene.image(1), alpha * rgb + (1 - alpha) * 1, atol=1e-6)
-    assert scene.image(1).dtype == np.float32
+    np.testing.assert_allclose(scene.photographs.image(1), alpha * rgb + (1 - alpha) * 1, atol=1e-6)
+    assert scene.photographs.image(1).dtype == np.float32
 
 
 def test_blender_half_res(blender):
-    whole, half = load_blender(blender), load_blender(blender, half_res=True)
-    assert (half.height, half.width) == (HEIGHT // 2, WIDTH // 2)
-    np.testing.assert_allclose(half.intrinsics, whole.intrinsics / 2)
+    whole, half = load(blender), load(blender, half_res=True)
+    assert set(half.cameras.sizes) == {(HEIGHT // 2, WIDTH // 2)}
+    np.testing.assert_allclose(half.cameras.intrinsics.numpy(), whole.cameras.intrinsics.numpy() / 2)
     np.testing.assert_array_equal(half.poses, whole.poses)
-    np.testing.assert_allclose(half.image(1), halved(whole.image(1)), atol=1e-6)
+    np.testing.assert_allclose(half.photographs.image(1), halved(whole.photographs.image(1)), atol=1e-6)
 
 
 def test_blender_true_depth(blender):
     values = write_depth(blender, 0.0001)
-    scene = load_blender(blender, testskip=1)
-    assert all(scene.depth(view) is None for view in scene.train + scene.val)
-    for view in scene.test:
-        found, stored = scene.depth(view), values[scene.view_names[view]]
+    scene = load(blender, testskip=1)
+    assert all(scene.photographs.depth(view) is None for view in scene.split.train + scene.split.val)
+    for view in scene.split.test:
+        found, stored = scene.photographs.depth(view), values[scene.view_names[view]]
         assert found.dtype == np.float32 and found.shape == (HEIGHT, WIDTH) and (found == 0).any()
         for row in range(HEIGHT):
             for col in range(WIDTH):
@@ -140,9 +145,9 @@ def test_blender_true_depth_is_halved_without_mixing(tmp_path):
     """Of each 2 x 2 block one pixel; of an odd number of them the one in the middle."""
     folder = write_blender(tmp_path / "lego", counts=(1, 1, 1), height=HEIGHT, width=5)
     values = write_depth(folder)["test/r_0"]
-    scene = load_blender(folder, half_res=True)
-    found = scene.depth(scene.test[0])
-    assert found.shape == scene.image(scene.test[0]).shape[:2] == (HEIGHT // 2, 2)
+    scene = load(folder, half_res=True)
+    found = scene.photographs.depth(scene.split.test[0])
+    assert found.shape == scene.photographs.image(scene.split.test[0]).shape[:2] == (HEIGHT // 2, 2)
     for row in range(HEIGHT // 2):  # a column of the half is 2.5 wide: 0..2.5 and 2.5..5, centres 1.25 and 3.75
         for col, there in enumerate((1, 3)):
             assert found[row, col] == pytest.approx(int(values[2 * row + 1, there]) * 0.0001, rel=1e-6)
@@ -151,7 +156,7 @@ def test_blender_true_depth_is_halved_without_mixing(tmp_path):
 @pytest.mark.parametrize("scale", [1, 2])
 def test_blender_depth_scale_may_be_an_integer(blender, scale):
     values = write_depth(blender, scale)
-    found = load_blender(blender).depth(4)
+    found = load(blender).photographs.depth(4)
     np.testing.assert_array_equal(found, scale * values["test/r_0"].astype(float))
 
 
@@ -165,39 +170,39 @@ def test_blender_depth_scale_may_be_an_integer(blender, scale):
 ])  # fmt: skip
 def test_blender_refuses_depth_images(blender, damage, message):
     write_depth(blender)
-    scene = load_blender(blender, testskip=1)
+    scene = load(blender, testskip=1)
     damage(blender / "test/r_1_depth.png")
     with refused(rf"lego/test/r_1_depth\.png: .*{message}"):
-        scene.depth(5)
-    assert scene.depth(4).any()
+        scene.photographs.depth(5)
+    assert scene.photographs.depth(4).any()
 
 
 def test_blender_refuses_a_missing_depth_image_before_anything_begins(blender):
     write_depth(blender)
     (blender / "test/r_1_depth.png").unlink()
-    assert load_blender(blender).depth  # every 8th test view only
+    assert load(blender).photographs.depth  # every 8th test view only
     with refused(r"lego/test/r_1_depth\.png: the image is missing"):
-        load_blender(blender, testskip=1)
+        load(blender, testskip=1)
 
 
 def test_blender_of_rgb_images(tmp_path):
     folder = write_blender(tmp_path / "lego", counts=(2, 1, 1), channels=3)
-    assert load_blender(folder).notes == ()
-    scene = load_blender(folder, white_bkgd=True, train_scene=[1])
+    assert load(folder).notes == ()
+    scene = load(folder, white_bkgd=True, train_scene=[1])
     [note] = scene.notes
     assert note.startswith(f"{folder}/train/r_1.png: RGB without alpha")
-    np.testing.assert_allclose(scene.image(1), iio.imread(folder / "train/r_1.png") / 255, atol=1e-7)
+    np.testing.assert_allclose(scene.photographs.image(1), iio.imread(folder / "train/r_1.png") / 255, atol=1e-7)
 
 
 def test_blender_decodes_on_demand(blender):
     """Loading reads the size of the first training image; val images need not even be there."""
     spoil(blender / "train/r_0.png", blender / "train/r_1.png", *blender.glob("test/*.png"))
     shutil.rmtree(blender / "val")
-    scene = load_blender(blender, train_scene=[2, 0])
-    assert scene.image(2).shape == (HEIGHT, WIDTH, 3)
-    for view in scene.train[1:] + scene.val + scene.test:
+    scene = load(blender, train_scene=[2, 0])
+    assert scene.photographs.image(2).shape == (HEIGHT, WIDTH, 3)
+    for view in scene.split.train[1:] + scene.split.val + scene.split.test:
         with refused(rf"{scene.view_names[view]}\.png: cannot be read as an image"):
-            scene.image(view)
+            scene.photographs.image(view)
 
 
 @pytest.mark.parametrize(
@@ -210,11 +215,11 @@ def test_view_name(file_path, expected):
 
 def test_blender_takes_3x4_matrices(blender):
     content = transforms(blender, "train")
-    expected = load_blender(blender).poses
+    expected = load(blender).poses
     for frame in content["frames"]:
         del frame["transform_matrix"][3]
     write_transforms(blender, "train", content)
-    np.testing.assert_array_equal(load_blender(blender).poses, expected)
+    np.testing.assert_array_equal(load(blender).poses, expected)
 
 
 def first_frame(**changes):
@@ -276,21 +281,21 @@ def test_blender_refuses_transforms(blender, split, change, message):
     write_transforms(blender, split, change(transforms(blender, split)))
     message = message.replace("{split}", split).replace("{reason}", ".+")
     with refused(rf"{blender}/transforms_{split}\.json: {message}"):
-        load_blender(blender)
+        load(blender)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_blender_refuses_a_missing_split(blender, split):
     (blender / f"transforms_{split}.json").unlink()
     with refused(rf"lego/transforms_{split}\.json: no such file; a Blender scene has one for each"):
-        load_blender(blender)
+        load(blender)
 
 
 @pytest.mark.parametrize("file_path", [3, None, ["./train/r_0"], True], ids=str)
 def test_blender_refuses_a_file_path_that_is_no_text(blender, file_path):
     write_transforms(blender, "train", first_frame(file_path=file_path)(transforms(blender, "train")))
     with refused(r"transforms_train\.json: found .* as file_path, expected the path of an image"):
-        load_blender(blender)
+        load(blender)
 
 
 OUTSIDE = ("../secret/r_0", "./train/../../secret/r_0", "{absolute}/secret/r_0")
@@ -303,32 +308,33 @@ def test_blender_stays_in_its_folder_unless_told_otherwise(blender, tmp_path, fi
     file_path = file_path.replace("{absolute}", str(tmp_path))
     write_transforms(blender, "train", first_frame(file_path=file_path)(transforms(blender, "train")))
     with refused(rf"transforms_train\.json: file_path '{file_path}' leads out of the scene's folder.*--allow_outside"):
-        load_blender(blender)
-    scene = load_blender(blender, allow_outside=True)
-    np.testing.assert_allclose(scene.image(0), iio.imread(blender / "train/r_0.png")[..., :3] / 255, atol=1e-7)
+        load(blender)
+    scene = load(blender, allow_outside=True)
+    pixels = iio.imread(blender / "train/r_0.png")
+    np.testing.assert_allclose(scene.photographs.image(0), pixels[..., :3] / 255, atol=1e-7)
 
 
 def test_blender_of_symbolic_links(blender, tmp_path):
     """A folder of a scene, or the scene itself, may lie elsewhere."""
-    expected = load_blender(blender).image(0)
+    expected = load(blender).photographs.image(0)
     (blender / "train").rename(tmp_path / "elsewhere")
     (blender / "train").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "link").symlink_to(blender)
-    np.testing.assert_array_equal(load_blender(tmp_path / "link").image(0), expected)
+    np.testing.assert_array_equal(load(tmp_path / "link").photographs.image(0), expected)
 
 
 @pytest.mark.parametrize("file_path", ["a\nb", "a" * 300, "a\0b", "\ud800", "\x1b[31m"], ids=ascii)
 def test_blender_names_of_no_file_are_one_line(blender, file_path):
     write_transforms(blender, "train", first_frame(file_path=file_path)(transforms(blender, "train")))
     with refused(r"\.png: the image is missing, expected every image"):
-        load_blender(blender)
+        load(blender)
 
 
 def test_blender_refuses_a_frame_twice(blender):
     content = transforms(blender, "train")
     write_transforms(blender, "train", content | {"frames": content["frames"] + content["frames"][:1]})
     with refused("scene lego: view train/r_0 is listed twice, expected every view once"):
-        load_blender(blender)
+        load(blender)
 
 
 @pytest.mark.parametrize(
@@ -343,43 +349,43 @@ def test_blender_refuses_a_frame_twice(blender):
 )
 def test_blender_refuses_options(blender, options, message):
     with refused(message):
-        load_blender(blender, **options)
+        load(blender, **options)
 
 
 @pytest.mark.parametrize("name", ["train/r_1", "test/r_0"])
 def test_blender_refuses_a_missing_image(blender, name):
     (blender / f"{name}.png").unlink()
     with refused(rf"lego/{name}\.png: the image is missing, expected every image"):
-        load_blender(blender)
+        load(blender)
 
 
 def test_blender_refuses_a_truncated_first_image(blender):
     cut(blender / "train/r_0.png")
     with refused(r"lego/train/r_0\.png: cannot be read as an image"):
-        load_blender(blender)
+        load(blender)
 
 
 @pytest.mark.parametrize("half_res", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(5, 4), (HEIGHT + 1, WIDTH + 1), (1, 1)])
 def test_blender_refuses_an_image_of_another_size(blender, half_res, height, width):
     iio.imwrite(blender / "train/r_1.png", random_pixels(0, 4, height, width))
-    scene = load_blender(blender, half_res=half_res)
+    scene = load(blender, half_res=half_res)
     with refused(rf"lego/train/r_1\.png: the image is {width} x {height}, expected {WIDTH} x {HEIGHT}"):
-        scene.image(1)
+        scene.photographs.image(1)
 
 
 def test_blender_refuses_to_halve_one_pixel(tmp_path):
     folder = write_blender(tmp_path / "lego", counts=(1, 1, 1), height=1)
     with refused(f"--half_res: the images are {WIDTH} x 1, expected at least 2 x 2"):
-        load_blender(folder, half_res=True)
+        load(folder, half_res=True)
 
 
-@pytest.mark.parametrize("load", [load_blender, load_dtu])
-def test_datadir_is_not_a_folder(tmp_path, load):
+@pytest.mark.parametrize("loader", [load_blender, load_dtu])
+def test_datadir_is_not_a_folder(tmp_path, loader):
     (tmp_path / "file").write_text("")
     for name in ("file", "none"):
         with refused(f"--datadir {tmp_path}/{name}: found no such folder, expected the scene's files there"):
-            load(str(tmp_path / name))
+            loader(DataConfig(datadir=str(tmp_path / name)))
     for nothing in ("", None):
         with refused("--datadir: not given, expected the folder of the scene"):
-            load(nothing)
+            loader(DataConfig(datadir=nothing))

@@ -10,6 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+from infonerf.config import DataConfig
 from load_dtu import decompose, load_dtu
 from support.scenes import (
     HEIGHT,
@@ -32,6 +33,10 @@ def dtu(tmp_path):
     return write_dtu(tmp_path / "scan")
 
 
+def load(folder, **options):
+    return load_dtu(DataConfig(datadir=str(folder), **options))
+
+
 def cameras(folder):
     with np.load(folder / "cameras.npz") as archive:
         return dict(archive)
@@ -45,28 +50,28 @@ def write_cameras(folder, content):
 
 
 def test_dtu_scene(dtu):
-    scene = load_dtu(str(dtu), train_scene=[2, 0, 5])
+    scene = load(dtu, train_scene=[2, 0, 5])
     assert scene.name == "scan"
     assert scene.view_names == ("000000", "000001", "000002", "000003", "000004", "000005")
-    assert scene.train == (2, 0, 5)
-    assert scene.test == scene.val == (1, 3, 4)
+    assert scene.split.train == (2, 0, 5)
+    assert scene.split.test == scene.split.val == (1, 3, 4)
     assert (scene.near, scene.far, scene.white_background) == (0.1, 5, False)
-    assert (scene.height, scene.width) == (HEIGHT, WIDTH)
-    assert scene.mask is None
+    assert set(scene.cameras.sizes) == {(HEIGHT, WIDTH)}
+    assert scene.photographs.mask is None
     for view in range(6):
-        np.testing.assert_allclose(scene.image(view), random_pixels(view, 3) / 255, atol=1e-7)
+        np.testing.assert_allclose(scene.photographs.image(view), random_pixels(view, 3) / 255, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["shared", "per_view"])
 def test_dtu_cameras_are_recovered(dtu, kind):
-    scene = load_dtu(dtu, train_scene=[0], dtu_intrinsics=kind)
+    scene = load(dtu, train_scene=[0], dtu_intrinsics=kind)
     known = dtu_cameras(6)
     np.testing.assert_allclose(scene.poses, [camera["pose"][:3] for camera in known], atol=1e-12)
     if kind == "per_view":
         expected = [[20.0 + i, 21.0 + i, 5.2, 3.9] for i in range(6)]
     else:
         expected = [[23.0, 23.0, WIDTH / 2, HEIGHT / 2]] * 6  # the mean of 20..25 and 21..26
-    np.testing.assert_allclose(scene.intrinsics, expected, atol=1e-10)
+    np.testing.assert_allclose(scene.cameras.intrinsics.numpy(), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -88,7 +93,7 @@ def test_dtu_camera_projects_as_its_matrix(sign):
 
 
 def test_dtu_camera_of_scan24():
-    """View 0, and its pose as the released code loads it (method specification, section 9)."""
+    """View 0, and its pose as the released code loads it (docs/method.md, Data)."""
     world = [
         [651.85748, -0.9612245, 374.54453, -133484.17],
         [-48.019226, 715.63812, 170.44954, 5858.6719],
@@ -111,15 +116,15 @@ def test_dtu_without_scale_matrices(dtu):
     content = {f"world_mat_{i}": dtu_projection(c | {"scale": np.eye(4)}) for i, c in enumerate(dtu_cameras(6))}
     write_cameras(dtu, content)
     expected = [camera["pose"][:3] for camera in dtu_cameras(6)]
-    np.testing.assert_allclose(load_dtu(dtu, train_scene=[0]).poses, expected, atol=1e-12)
+    np.testing.assert_allclose(load(dtu, train_scene=[0]).poses, expected, atol=1e-12)
 
 
 def test_dtu_of_3x4_matrices(dtu):
-    expected = load_dtu(dtu, train_scene=[0])
+    expected = load(dtu, train_scene=[0])
     write_cameras(dtu, {name: matrix[:3].astype(np.float32) for name, matrix in cameras(dtu).items()})
-    scene = load_dtu(dtu, train_scene=[0])
+    scene = load(dtu, train_scene=[0])
     np.testing.assert_allclose(scene.poses, expected.poses, atol=1e-5)
-    np.testing.assert_allclose(scene.intrinsics, expected.intrinsics, atol=1e-3)
+    np.testing.assert_allclose(scene.cameras.intrinsics.numpy(), expected.cameras.intrinsics.numpy(), atol=1e-3)
 
 
 def test_dtu_images_are_in_order_of_their_numbers(tmp_path):
@@ -129,11 +134,11 @@ def test_dtu_images_are_in_order_of_their_numbers(tmp_path):
     iio.imwrite(folder / "image/scan24_3.JPG", random_pixels(3, 3))
     (folder / "image/scan24_3.png").unlink()
     (folder / "image/note_99.txt").write_text("no image")
-    scene = load_dtu(folder, train_scene=[0])
+    scene = load(folder, train_scene=[0])
     assert scene.view_names == tuple(f"scan24_{i}" for i in range(11))
     for view in (2, 10):
-        np.testing.assert_allclose(scene.image(view), random_pixels(view, 3) / 255, atol=1e-7)
-    assert scene.image(3).shape == (HEIGHT, WIDTH, 3)
+        np.testing.assert_allclose(scene.photographs.image(view), random_pixels(view, 3) / 255, atol=1e-7)
+    assert scene.photographs.image(3).shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize(
@@ -150,40 +155,40 @@ def test_dtu_images_are_in_order_of_their_numbers(tmp_path):
     ],
 )
 def test_dtu_splits(dtu, options, train, test):
-    scene = load_dtu(dtu, **options)
-    assert scene.train == train
-    assert scene.test == scene.val == test
+    scene = load(dtu, **options)
+    assert scene.split.train == train
+    assert scene.split.test == scene.split.val == test
 
 
 def test_dtu_unseen_pool(dtu):
     everything = (0, 1, 2, 3, 4, 5)
-    released = load_dtu(dtu, train_scene=[2, 0])  # nothing is left between training and test
-    assert released.unseen == everything
-    chosen = load_dtu(dtu, train_scene=[2, 0], test_scene=[5, 1])
-    assert chosen.unseen == (0, 2, 3, 4)
-    asked = load_dtu(dtu, train_scene=[2, 0], test_scene=[5, 1], unseen_poses="all")
-    assert asked.unseen == everything
+    released = load(dtu, train_scene=[2, 0])  # nothing is left between training and test
+    assert released.split.unseen == everything
+    chosen = load(dtu, train_scene=[2, 0], test_scene=[5, 1])
+    assert chosen.split.unseen == (0, 2, 3, 4)
+    asked = load(dtu, train_scene=[2, 0], test_scene=[5, 1], unseen_poses="all")
+    assert asked.split.unseen == everything
 
 
 @pytest.mark.parametrize("kind", ["shared", "per_view"])
 def test_dtu_half_res(dtu, kind):
-    whole = load_dtu(dtu, train_scene=[0], dtu_intrinsics=kind)
-    half = load_dtu(dtu, train_scene=[0], dtu_intrinsics=kind, half_res=True, maskdir=dtu / "mask")
-    assert (half.height, half.width) == (HEIGHT // 2, WIDTH // 2)
-    np.testing.assert_allclose(half.intrinsics, whole.intrinsics / 2)
-    np.testing.assert_allclose(half.image(1), halved(whole.image(1)), atol=1e-6)
-    mask = half.mask(1)  # 5 of 10 columns are the object's; the third of 5 is half of it
+    whole = load(dtu, train_scene=[0], dtu_intrinsics=kind)
+    half = load(dtu, train_scene=[0], dtu_intrinsics=kind, half_res=True, maskdir=str(dtu / "mask"))
+    assert set(half.cameras.sizes) == {(HEIGHT // 2, WIDTH // 2)}
+    np.testing.assert_allclose(half.cameras.intrinsics.numpy(), whole.cameras.intrinsics.numpy() / 2)
+    np.testing.assert_allclose(half.photographs.image(1), halved(whole.photographs.image(1)), atol=1e-6)
+    mask = half.photographs.mask(1)  # 5 of 10 columns are the object's; the third of 5 is half of it
     assert mask.dtype == bool
     np.testing.assert_array_equal(mask, np.broadcast_to([True, True, True, False, False], mask.shape))
 
 
 def test_dtu_white_background(dtu):
     iio.imwrite(dtu / "image/000001.png", random_pixels(9, 4))
-    scene = load_dtu(dtu, train_scene=[0], white_bkgd=True)
+    scene = load(dtu, train_scene=[0], white_bkgd=True)
     assert scene.white_background
     rgb, alpha = random_pixels(9, 4)[..., :3] / 255, random_pixels(9, 4)[..., 3:] / 255
-    np.testing.assert_allclose(scene.image(1), alpha * rgb + 1 - alpha, atol=1e-6)
-    np.testing.assert_allclose(scene.image(0), random_pixels(0, 3) / 255, atol=1e-7)
+    np.testing.assert_allclose(scene.photographs.image(1), alpha * rgb + 1 - alpha, atol=1e-6)
+    np.testing.assert_allclose(scene.photographs.image(0), random_pixels(0, 3) / 255, atol=1e-7)
 
 
 def test_dtu_masks_belong_to_the_images_of_their_numbers(tmp_path):
@@ -194,21 +199,21 @@ def test_dtu_masks_belong_to_the_images_of_their_numbers(tmp_path):
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         mask[0, : i % 11] = 255
         iio.imwrite(masks / f"{i}.png", mask)
-    scene = load_dtu(folder, train_scene=[0], maskdir=str(masks))
+    scene = load(folder, train_scene=[0], maskdir=str(masks))
     for view in range(11):
-        mask = scene.mask(view)
+        mask = scene.photographs.mask(view)
         assert mask.shape == (HEIGHT, WIDTH)
         assert mask.sum() == mask[0, :view].sum() == min(view, WIDTH)
 
 
 def test_dtu_decodes_on_demand(dtu):
     spoil(*(path for path in dtu.glob("image/*.png") if path.stem != "000002"), *dtu.glob("mask/*.png"))
-    scene = load_dtu(dtu, train_scene=[2, 0], maskdir=dtu / "mask")
-    assert scene.image(2).shape == (HEIGHT, WIDTH, 3)
+    scene = load(dtu, train_scene=[2, 0], maskdir=str(dtu / "mask"))
+    assert scene.photographs.image(2).shape == (HEIGHT, WIDTH, 3)
     with refused(r"image/000000\.png: cannot be read as an image"):
-        scene.image(0)
+        scene.photographs.image(0)
     with refused(r"mask/002\.png: cannot be read as an image"):
-        scene.mask(2)
+        scene.photographs.mask(2)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +235,7 @@ def test_dtu_decodes_on_demand(dtu):
 )
 def test_dtu_refuses_options(dtu, options, message):
     with refused(message):
-        load_dtu(dtu, **options)
+        load(dtu, **options)
 
 
 def npy(folder):
@@ -258,7 +263,7 @@ def npy(folder):
 def test_dtu_refuses_what_is_no_archive(dtu, damage):
     damage(dtu)
     with refused(r"scan/cameras\.npz: not a readable npz archive of matrices \(.+\)"):
-        load_dtu(dtu, train_scene=[0])
+        load(dtu, train_scene=[0])
 
 
 def test_dtu_runs_no_pickle(dtu):
@@ -269,7 +274,7 @@ def test_dtu_runs_no_pickle(dtu):
     for content in (pickle.dumps(Pickled()), {"world_mat_0": np.array([Pickled()])}):
         write_cameras(dtu, content)
         with refused(r"scan/cameras\.npz: not a readable npz .*found pickled objects, which may be programs"):
-            load_dtu(dtu, train_scene=[0])
+            load(dtu, train_scene=[0])
         assert not (dtu / "ran").exists()
 
 
@@ -286,10 +291,10 @@ def test_dtu_reads_no_archive_that_would_fill_the_memory(dtu):
     for content in (header.getvalue(), np.lib.format.magic(1, 0) + bytes(10**7)):
         write("world_mat_5", content)
         with refused(r"scan/cameras\.npz: not a readable npz archive of matrices \(.+\)"):
-            load_dtu(dtu, train_scene=[0])
+            load(dtu, train_scene=[0])
     before = cameras(write_dtu(dtu.parent / "other"))
     write("camera_mat_0", header.getvalue())
-    assert load_dtu(dtu, train_scene=[0]).train == (0,)
+    assert load(dtu, train_scene=[0]).split.train == (0,)
 
 
 @pytest.mark.parametrize("at", range(72, 200, 16))
@@ -300,7 +305,7 @@ def test_dtu_refuses_a_damaged_compressed_archive(dtu, at):
     content[at : at + 4] = b"\xff\xff\xff\xff"
     (dtu / "cameras.npz").write_bytes(content)
     with refused(r"scan/cameras\.npz: "):
-        load_dtu(dtu, train_scene=[0])
+        load(dtu, train_scene=[0])
 
 
 WHOLE = "expected a finite, invertible 4 x 4 matrix"
@@ -328,13 +333,13 @@ RANK_2 = np.diag([1.0, 1, 0, 1])
 def test_dtu_refuses_cameras(dtu, change, message):
     write_cameras(dtu, change(cameras(dtu)))
     with refused(rf"scan/cameras\.npz: {message}"):
-        load_dtu(dtu, train_scene=[0])
+        load(dtu, train_scene=[0])
 
 
 def test_dtu_refuses_missing_cameras(dtu):
     (dtu / "cameras.npz").unlink()
     with refused(r"scan/cameras\.npz: no such file; a DTU scan has its cameras there"):
-        load_dtu(dtu, train_scene=[0])
+        load(dtu, train_scene=[0])
 
 
 TWICE = "found the number of .* again, expected one image of each number"
@@ -362,7 +367,7 @@ def empty(folder):
 def test_dtu_refuses_images(dtu, damage, message):
     damage(dtu / "image")
     with refused(message):
-        load_dtu(dtu, train_scene=[0])
+        load(dtu, train_scene=[0])
 
 
 @pytest.mark.parametrize("half_res", [False, True])
@@ -370,12 +375,12 @@ def test_dtu_refuses_images(dtu, damage, message):
 def test_dtu_refuses_images_and_masks_of_another_size(dtu, half_res, height, width):
     iio.imwrite(dtu / "image/000003.png", random_pixels(0, 3, height, width))
     iio.imwrite(dtu / "mask/002.png", random_pixels(0, 1, height, width)[..., 0])
-    scene = load_dtu(dtu, train_scene=[0], half_res=half_res, maskdir=dtu / "mask")
+    scene = load(dtu, train_scene=[0], half_res=half_res, maskdir=str(dtu / "mask"))
     found = f"the image is {width} x {height}, expected {WIDTH} x {HEIGHT}"
     with refused(rf"image/000003\.png: {found}"):
-        scene.image(3)
+        scene.photographs.image(3)
     with refused(rf"mask/002\.png: {found}"):
-        scene.mask(2)
+        scene.photographs.mask(2)
 
 
 @pytest.mark.parametrize(
@@ -391,4 +396,4 @@ def test_dtu_refuses_images_and_masks_of_another_size(dtu, half_res, height, wid
 def test_dtu_refuses_masks(dtu, damage, message):
     damage(dtu / "mask")
     with refused(message):
-        load_dtu(dtu, train_scene=[0], maskdir=str(dtu / "mask"))
+        load(dtu, train_scene=[0], maskdir=str(dtu / "mask"))

@@ -7,20 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from infonerf.fields.nerf import Rendering
-from loss import (
-    Regularizer,
-    active,
-    colour_loss,
-    entropy_loss,
-    entropy_regularizer,
-    loss_terms,
-    needed_groups,
-    ray_entropy,
-    smoothness_loss,
-    smoothness_regularizer,
-    total_loss,
-)
+from infonerf.config import LossesConfig
+from infonerf.rendering.compositing import Rendering
+from infonerf.training.sampler import RayBatch
+from infonerf.training.terms import Loss, StepView, active, loss_terms, needed_groups, total_loss
+from loss import colour_loss, colour_losses, entropy, entropy_loss, ray_entropy, smoothing, smoothness_loss
 from support import reference
 from support.draws import DOUBLE, rand
 
@@ -197,36 +188,43 @@ def test_smoothness_with_a_floor(kind, near_kind):
 # ---- schedules and groups -------------------------------------------------------------------------------------------
 
 
-def make_entropy(weight=0.3, end=None, unseen=True, seen=False, neighbours=True, **changed):
-    options = {"threshold": 0.1, "kind": "log2", "log_scaling": False} | changed
-    return entropy_regularizer(weight=weight, end=end, unseen=unseen, seen=seen, neighbours=neighbours, **options)
+def make_entropy(weight=0.3, end=None, unseen=True, seen=False, neighbours=True, **options):
+    return entropy(LossesConfig(
+        entropy=True, N_entropy=2 * unseen, entropy_ray_zvals_lambda=weight, entropy_end_iter=end,
+        computing_entropy_all=seen, smoothing=True, entropy_ignore_smoothing=not neighbours, **options,
+    ))  # fmt: skip
 
 
 def make_smoothness(weight=0.2, end=None, unseen=True, rate=0.5, step_size=10, activation="norm", floor=0.0):
-    return smoothness_regularizer(
-        weight=weight, rate=rate, step_size=step_size, end=end, activation=activation, unseen=unseen, floor=floor
-    )
+    return smoothing(LossesConfig(
+        entropy=True, N_entropy=2 * unseen, smoothing=True, smoothing_lambda=weight, smoothing_end_iter=end,
+        smoothing_rate=rate, smoothing_step_size=step_size, smoothing_activation=activation, smoothing_floor=floor,
+    ))  # fmt: skip
+
+
+def step_view(fine, coarse=None, target=None):
+    return StepView(coarse or {}, fine, RayBatch({}, target, 2.0, 6.0))
 
 
 @pytest.mark.parametrize("end", [None, 0, 1, 12])
 def test_schedule_of_the_entropy(end):
-    regularizer = make_entropy(0.3, end)
-    assert regularizer.name == "entropy"
+    loss = make_entropy(0.3, end)
+    assert loss.name == "entropy"
     for step in range(1, 40):
-        assert regularizer.weight(step) == reference.entropy_weight(step, 0.3, end)
+        assert loss.schedule(step) == reference.entropy_weight(step, 0.3, end)
 
 
 @pytest.mark.parametrize(("end", "rate", "step_size"), [
     (None, 0.5, 10), (0, 0.5, 10), (25, 0.5, 10), (12, 1.0, 5000), (None, 0.0, 4), (30, 0.9, 1),
 ])  # fmt: skip
 def test_schedule_of_the_smoothness(end, rate, step_size):
-    regularizer = make_smoothness(0.2, end, rate=rate, step_size=step_size)
-    assert regularizer.name == "smoothing"
+    loss = make_smoothness(0.2, end, rate=rate, step_size=step_size)
+    assert loss.name == "smoothing"
     for step in range(1, 40):
-        assert regularizer.weight(step) == reference.smoothing_weight(step, 0.2, rate, step_size, end)
+        assert loss.schedule(step) == reference.smoothing_weight(step, 0.2, rate, step_size, end)
 
 
-def test_no_regularizer_needs_only_the_seen_rays():
+def test_no_loss_needs_only_the_seen_rays():
     assert needed_groups([], 1) == {"seen"}
 
 
@@ -237,11 +235,11 @@ def test_no_regularizer_needs_only_the_seen_rays():
 def test_groups_that_a_step_renders(weights, unseen, seen, ends):
     """`None`: the term is not asked for; 0 is as good. Neighbours are rendered for the smoothness only, however
     many terms look at them."""
-    regularizers = []
+    losses = []
     if weights[0] is not None:
-        regularizers.append(make_entropy(weights[0], ends[0], unseen, seen))
+        losses.append(make_entropy(weights[0], ends[0], unseen, seen))
     if weights[1] is not None:
-        regularizers.append(make_smoothness(weights[1], ends[1], unseen))
+        losses.append(make_smoothness(weights[1], ends[1], unseen))
     for step in range(1, 12):
         entropy, smoothness = (bool(weight) and step <= (end or 99) for weight, end in zip(weights, ends, strict=True))
         expected = {"seen"}
@@ -249,8 +247,8 @@ def test_groups_that_a_step_renders(weights, unseen, seen, ends):
             expected |= {"unseen"}
         if smoothness:
             expected |= {"seen_near", "unseen_near"} if unseen else {"seen_near"}
-        assert needed_groups(regularizers, step) == expected
-        names = {regularizer.name for regularizer in active(regularizers, step)}
+        assert needed_groups(losses, step) == expected
+        names = {loss.name for loss in active(losses, step)}
         assert names == {name for name, on in (("entropy", entropy), ("smoothing", smoothness)) if on}
 
 
@@ -267,7 +265,7 @@ ALL = list(ROWS)
 
 
 def composites(names, acc=1.0):
-    """What the regularizers read of the final composites, the groups of SIZES."""
+    """What the losses read of the final composites, the groups of SIZES."""
     return {
         name: SimpleNamespace(
             alpha=torch.tensor([ROWS[name]] * SIZES[name], dtype=DOUBLE),
@@ -294,15 +292,16 @@ def test_groups_that_the_entropy_covers(rendered, options, covered):
     """One mean over all rays of the groups, whatever the order in which they come."""
     expected = sum(SIZES[name] * BITS[name] for name in covered) / sum(SIZES[name] for name in covered)
     for names in (rendered, rendered[::-1]):
-        assert make_entropy(**options).value(composites(names)).item() == pytest.approx(expected, abs=1e-7)
+        assert make_entropy(**options).value(step_view(composites(names))).item() == pytest.approx(expected, abs=1e-7)
 
 
-def test_entropy_regularizer_hands_its_options_on():
-    assert make_entropy(threshold=0.5).value(composites(ALL, acc=0.5)).item() == 0
-    assert make_entropy(threshold=0.4).value(composites(ALL, acc=0.5)).item() > 1
+def test_the_entropy_hands_its_options_on():
+    half, solid = step_view(composites(ALL, acc=0.5)), step_view(composites(ALL))
+    assert make_entropy(entropy_acc_threshold=0.5).value(half).item() == 0
+    assert make_entropy(entropy_acc_threshold=0.4).value(half).item() > 1
     expected = math.log((2 * 1 + math.log2(3) + 2 * 2) / 5)
-    assert make_entropy(log_scaling=True).value(composites(ALL)).item() == pytest.approx(expected)
-    assert make_entropy(kind="1-p").value(composites(["unseen"])).item() == pytest.approx(-1)
+    assert make_entropy(entropy_log_scaling=True).value(solid).item() == pytest.approx(expected)
+    assert make_entropy(entropy_type="1-p").value(step_view(composites(["unseen"]))).item() == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("activation", ["norm", "softmax"])
@@ -314,10 +313,10 @@ def test_groups_that_the_smoothness_pairs(activation, unseen):
     names = ["seen", "unseen"] if unseen else ["seen"]
     rays = torch.cat([groups[name].alpha for name in names])
     near = torch.cat([groups[name + "_near"].alpha for name in names])
-    got = make_smoothness(unseen=unseen, activation=activation).value(groups)
+    got = make_smoothness(unseen=unseen, activation=activation).value(step_view(groups))
     torch.testing.assert_close(got, reference.kl_term(rays, near, activation))
     if activation == "norm":
-        got = make_smoothness(unseen=unseen, floor=0.3).value(groups)
+        got = make_smoothness(unseen=unseen, floor=0.3).value(step_view(groups))
         torch.testing.assert_close(got, reference.kl_term(rays + 0.3, near + 0.3, activation))
 
 
@@ -339,11 +338,16 @@ def renderings(coarse=True):
             for i, name in enumerate(ALL)}  # fmt: skip
 
 
+def terms_of(groups, target, losses, step):
+    """Colour, and other losses."""
+    return loss_terms(StepView.of(groups, RayBatch({}, target, 2.0, 6.0)), [*colour_losses(), *losses], step)
+
+
 @pytest.mark.parametrize("coarse", [False, True])
 def test_colour_is_compared_on_the_seen_rays_only(coarse):
-    """On the colours of both passes, each with weight 1; the regularizers see the final alphas only."""
+    """On the colours of both passes, each with weight 1; the others see the final alphas only."""
     groups, target = renderings(coarse), rand(1, 3, seed=99)
-    terms = loss_terms(groups, target, [make_entropy(), make_smoothness()], 7)
+    terms = terms_of(groups, target, [make_entropy(), make_smoothness()], 7)
     seen = groups["seen"]
     passes = {"colour_fine": seen.fine} | ({"colour_coarse": seen.coarse} if coarse else {})
     assert set(terms) == {*passes, "entropy", "smoothing"}
@@ -364,7 +368,7 @@ def test_colour_is_compared_on_the_seen_rays_only(coarse):
 def test_total_loss_is_the_weighted_sum(step, coarse):
     """Weights of the step, values unweighted, against the reference's step."""
     groups, target = renderings(coarse), rand(1, 3, seed=99)
-    terms = loss_terms(groups, target, [make_entropy(), make_smoothness()], step)
+    terms = terms_of(groups, target, [make_entropy(), make_smoothness()], step)
     assert terms["entropy"][0] == 0.3
     assert terms["smoothing"][0] == 0.2 * 0.5 ** (step // 10)
     rays = {
@@ -384,18 +388,18 @@ def test_total_loss_is_the_weighted_sum(step, coarse):
 
 def test_terms_of_no_weight_are_left_out():
     """Not merely multiplied by 0: the groups that they need are not there."""
-    regularizers = [make_entropy(end=5), make_smoothness(end=8), make_smoothness(0.0)]
+    losses = [make_entropy(end=5), make_smoothness(end=8), make_smoothness(0.0)]
     everything, target = renderings(), rand(1, 3, seed=99)
     for step, names in ((5, {"entropy", "smoothing"}), (6, {"smoothing"}), (9, set())):
-        groups = {name: everything[name] for name in needed_groups(regularizers, step)}
-        terms = loss_terms(groups, target, regularizers, step)
+        groups = {name: everything[name] for name in needed_groups(losses, step)}
+        terms = terms_of(groups, target, losses, step)
         assert set(terms) == {"colour_fine", "colour_coarse"} | names
 
 
-def test_a_new_regularizer_is_one_entry():
-    new = Regularizer("new", ("unseen",), lambda step: 2.0 * step, lambda groups: groups["unseen"].alpha.sum())
+def test_a_new_loss_is_one_entry():
+    new = Loss("new", "a new one", ("unseen",), lambda step: 2.0 * step, lambda view: view.fine["unseen"].alpha.sum())
     assert needed_groups([new], 1) == {"seen", "unseen"}
     groups, target = renderings(), rand(1, 3, seed=99)
-    terms = loss_terms(groups, target, [new], 3)
+    terms = terms_of(groups, target, [new], 3)
     colour = reference.colour_term(groups["seen"].fine.rgb, groups["seen"].coarse.rgb, target)
     torch.testing.assert_close(total_loss(terms), colour + 6 * groups["unseen"].fine.alpha.sum())

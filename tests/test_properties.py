@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import duplicate_config
-from infonerf.command_line import LEFT_OUT, as_config, make_parser, parse_options
-from infonerf.scene.photographs import on_background, read_pixels
+from infonerf.command_line import LEFT_OUT, as_text, create_parser, parse_options
+from infonerf.config import DEFAULTS, DataConfig
+from infonerf.scene.photographs import composited, read_pixels
+from infonerf.scene.scene import with_made_poses
 from infonerf.system.errors import InputError
 from load_blender import load_blender
 from load_dtu import load_dtu
-from load_scene import with_made_poses
 from support.scenes import look_at_origin, write_blender, write_dtu
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=150,
@@ -48,7 +49,7 @@ def folder(tmp_path_factory):
 
 # Options and config files.
 
-ACTIONS = {action.dest: action for action in make_parser()._actions if action.dest not in ("help", "config")}
+ACTIONS = {action.dest: action for action in create_parser()._actions if action.dest not in ("help", "config")}
 MINIMAL = {"expname": "x", "datadir": "d", "dataset_type": "blender"}
 WORDS = st.sampled_from([
     "True", "false", "None", "[1, 2]", "[]", "[[1]]", "[--]", "--", "-x", "-1e-5", "nan", "1e400", "'q'", '"', "[1,",
@@ -62,14 +63,13 @@ LINES = st.one_of(st.builds(lambda *parts: "".join(parts), NAMES, SEPARATORS, VA
 
 def parsed(argv):
     """The checked options; their text gives the same ones again."""
-    args = result_of(lambda: parse_options(argv)[0], "--", "config", "help", *ACTIONS)
-    if args is not REFUSED:
-        path = Path(args.config or argv[-1]).with_name("again.txt")
-        path.write_bytes(as_config(args).encode())
-        again = vars(parse_options(["--config", str(path)])[0])
-        kept = vars(args).keys() - LEFT_OUT
-        assert {name: again[name] for name in kept} == {name: getattr(args, name) for name in kept}
-    return args
+    config = result_of(lambda: parse_options(argv)[0], "--", "config", "help", *ACTIONS)
+    if config is not REFUSED:
+        path = Path(argv[-1]).with_name("again.txt")
+        path.write_bytes(as_text(config).encode())
+        again, _ = parse_options(["--config", str(path)])
+        assert again == config.replace(**{name: DEFAULTS[name] for name in LEFT_OUT})
+    return config
 
 
 @given(lines=st.lists(LINES, max_size=5), end=st.sampled_from(["\n", "\r\n", "\r"]))
@@ -113,11 +113,11 @@ PARTS = st.lists(st.sampled_from(["..", ".", "", "a", "ü", "~"]))
 
 @given(name=st.one_of(WORDS, st.text(max_size=300), PARTS.map("/".join)))
 def test_a_run_lies_in_basedir(folder, name):
-    args = result_of(lambda: parse_options(words(MINIMAL | {"expname": name}))[0], "--expname")
-    if args is not REFUSED:
-        base = folder / "basedir"
-        assert base in (base / args.expname).resolve().parents
-        (base / args.expname).mkdir(parents=True, exist_ok=True)
+    base = folder / "basedir"
+    config = result_of(lambda: parse_options(words(MINIMAL | {"expname": name, "basedir": base}))[0], "--expname")
+    if config is not REFUSED:
+        assert base in config.run.folder.resolve().parents
+        config.run.folder.mkdir(parents=True, exist_ok=True)
 
 
 # duplicate_config.py.
@@ -139,8 +139,8 @@ def test_clones_lie_beside_their_source(folder, name, quote):
     assert {path for path in folder.rglob("*") if path.parent != place} == before
     assert len(made) == (done is not REFUSED)
     for path in made:
-        args, _ = parse_options(["--config", str(path), "--dataset_type", "blender"])
-        assert (args.expname, args.datadir) == (f"run/{name}", f"data/{name}")
+        config, _ = parse_options(["--config", str(path), "--dataset_type", "blender"])
+        assert (config.run.expname, config.data.datadir) == (f"run/{name}", f"data/{name}")
         path.unlink()
 
 
@@ -171,10 +171,12 @@ def replaced(value, path, new):
 
 def check_scene(scene):
     """Cameras and pixels that can be computed with, and poses made from them."""
-    assert np.isfinite(scene.poses.astype(np.float32)).all() and np.isfinite(scene.intrinsics.astype(np.float32)).all()
-    assert (scene.intrinsics[:, :2].astype(np.float32) > 0).all()
-    image = scene.image(scene.train[0])
-    assert image.shape == (scene.height, scene.width, 3) and image.dtype == np.float32
+    cameras = scene.cameras.to("cpu")  # in float32
+    assert cameras.poses.isfinite().all() and cameras.intrinsics.isfinite().all()
+    assert (cameras.intrinsics[:, :2] > 0).all()
+    view = scene.split.train[0]
+    image = scene.photographs.image(view)
+    assert image.shape == (*scene.size(view), 3) and image.dtype == np.float32
     assert image.min() >= 0 and image.max() <= 1
     assert np.isfinite(scene.path).all()
     made = result_of(lambda: with_made_poses(scene, "interpolate"), "--unseen_poses")
@@ -194,7 +196,7 @@ def test_any_value_at_any_place_of_a_transforms_file(blender, data, split, new):
     path = data.draw(st.sampled_from(list(places(content))))
     file = scene / f"transforms_{split}.json"
     file.write_text(json.dumps(replaced(content, path, new)))
-    loaded = result_of(lambda: load_blender(scene), file, ".png", "scene blender")
+    loaded = result_of(lambda: load_blender(DataConfig(datadir=str(scene))), file, ".png", "scene blender")
     if loaded is not REFUSED:
         check_scene(loaded)
     file.write_text(json.dumps(contents[split]))
@@ -206,7 +208,7 @@ def test_any_numbers_as_a_blender_camera(blender, numbers, rows):
     matrix = np.reshape(numbers, (4, 4))[:rows].tolist()
     file = scene / "transforms_train.json"
     file.write_text(json.dumps(replaced(contents["train"], ("frames", 0, "transform_matrix"), matrix)))
-    loaded = result_of(lambda: load_blender(scene), file)
+    loaded = result_of(lambda: load_blender(DataConfig(datadir=str(scene))), file)
     if loaded is not REFUSED:
         check_scene(loaded)
     file.write_text(json.dumps(contents["train"]))
@@ -221,7 +223,7 @@ def test_a_blender_camera_that_is_scaled_and_moved(blender, scale, factors, shif
     pose[0, 3] = shift
     file = scene / "transforms_train.json"
     file.write_text(json.dumps(replaced(contents["train"], ("frames", 0, "transform_matrix"), pose.tolist())))
-    loaded = result_of(lambda: load_blender(scene), file)
+    loaded = result_of(lambda: load_blender(DataConfig(datadir=str(scene))), file)
     if loaded is not REFUSED:
         check_scene(loaded)
     file.write_text(json.dumps(contents["train"]))
@@ -249,7 +251,8 @@ def test_any_numbers_as_a_dtu_camera(dtu, name, kinds, numbers, kind, shape):
     with np.errstate(all="ignore"):
         matrix = matrix.astype(kind)[: math.prod(shape)].reshape(shape)
     np.savez(scan / "cameras.npz", **matrices | {name: matrix})
-    loaded = result_of(lambda: load_dtu(scan, train_scene=[0, 1], dtu_intrinsics=kinds), scan / "cameras.npz")
+    data = DataConfig(datadir=str(scan), train_scene=[0, 1], dtu_intrinsics=kinds)
+    loaded = result_of(lambda: load_dtu(data), scan / "cameras.npz")
     if loaded is not REFUSED:
         check_scene(loaded)
 
@@ -292,7 +295,7 @@ def test_an_image_of_any_mode_and_shape(folder, kind, data, height, width, seed)
     pixels = read_pixels(folder / "image.png", (height, width))
     assert pixels.dtype == np.float32 and pixels.min() >= 0 and pixels.max() <= 1
     assert pixels.shape == (height, width, 4 if transparency is not None else MODES[mode])
-    assert on_background(pixels, white=True).shape == (height, width, 3)
+    assert composited(pixels, white=True).shape == (height, width, 3)
     if kind != "JPEG":
         expected = np.asarray(image)[..., None] / 65535 if mode == "I;16" else np.asarray(image.convert("RGBA")) / 255
         np.testing.assert_allclose(pixels[..., :3], np.broadcast_to(expected[..., :3], (height, width, 3)), atol=1e-6)

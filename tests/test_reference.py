@@ -1,4 +1,4 @@
-"""The reference itself: the worked examples of the method specification to the printed digits, and its gradients."""
+"""The reference itself: the worked examples of docs/method.md to the printed digits, and its gradients."""
 
 import math
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-import run_nerf_helpers as build
 from infonerf.command_line import parse_options
 from infonerf.rendering import occupancy
 from infonerf.system.interrupt import Interrupt, Stopped
 from infonerf.training import checkpoint
-from run_nerf import NonFiniteLoss, learning_rate, main, make_trainer
+from run_nerf import NonFiniteLoss, create_trainer, learning_rate, main
+from run_nerf_helpers import load_scene
 from support.runs import LOSSES, ROOT, contents, losses_printed, options, same, scalars
 from support.scenes import HEIGHT, WIDTH, write_blender
 
@@ -58,7 +58,7 @@ def test_the_bounds_are_said_and_a_bad_grid_is_one_line(blender, tmp_path, capsy
     torch.save({name: value for name, value in spoilt.items() if name != "checksum"}, path)
     assert main([*command, "--N_iters", "2"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"run_nerf.py: error: {path}: its generator, occupancy or held-out state cannot be used")
+    assert error.startswith(f"run_nerf.py: error: {path}: its entry occupancy cannot be used (")
     assert error.count("\n") == 1
 
 
@@ -158,15 +158,15 @@ def test_a_non_finite_loss_stops_the_run_and_the_last_checkpoint_stands(blender,
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(r"step \d+: .*(term colour_\w+|gradient) is not finite, .*the last checkpoint stands: ", error)
     step = int(re.search(r"step (\d+)", error)[1])
-    assert checkpoint.latest(tmp_path / "logs/run") == tmp_path / f"logs/run/{step - 1:06d}.tar"
+    assert checkpoint.newest(tmp_path / "logs/run") == tmp_path / f"logs/run/{step - 1:06d}.tar"
     checkpoint.read(tmp_path / f"logs/run/{step - 1:06d}.tar")
 
 
 def test_a_gradient_that_is_not_finite_is_not_applied(blender, tmp_path, capsys):
     """A ray of direction 0 has no viewing direction: 0/0, whose gradient is NaN where the loss is finite."""
     command = options(blender, tmp_path, "--no_batching", "--N_iters", "2", "--i_weights", "1")
-    args, _ = parse_options(command)
-    trainer = make_trainer(args, build.build_scene(args), torch.device("cpu"))
+    config, _ = parse_options(command)
+    trainer = create_trainer(config, load_scene(config.data), torch.device("cpu"))
     before = [parameter.detach().clone() for parameter in trainer.networks.parameters()]
     trainer.networks.coarse.alpha_linear.bias.register_hook(lambda gradient: gradient * torch.nan)
     with pytest.raises(NonFiniteLoss, match=r"step 1: the gradient is not finite, nor .* \(10 attempts"):
@@ -213,7 +213,7 @@ def test_stopping_saves_and_says_how_to_go_on(blender, tmp_path, signum, status)
     rest, errors = run.communicate(timeout=60)
     assert run.returncode == status, errors
     assert "Traceback" not in errors
-    step = checkpoint.read(checkpoint.latest(tmp_path / "logs/run")).step
+    step = checkpoint.read(checkpoint.newest(tmp_path / "logs/run")).step
     printed = next(line for line in rest.splitlines() if line.strip().startswith("python run_nerf.py"))
     words = shlex.split(printed)
     assert main([*words[2:], "--N_iters", str(step + 2)]) == 0
@@ -347,7 +347,7 @@ def test_args_txt_that_is_a_folder(blender, tmp_path, capsys):
     (tmp_path / "logs/run/args.txt").rmdir()
     (tmp_path / "logs/run/args.txt").write_bytes(b"\xff no text")
     assert main(command) == 0
-    assert parse_options(["--config", str(tmp_path / "logs/run/args.txt")])[0].N_iters == 1
+    assert parse_options(["--config", str(tmp_path / "logs/run/args.txt")])[0].stopping.N_iters == 1
 
 
 def test_a_checkpoint_of_another_width_is_refused(blender, tmp_path, capsys):

@@ -1,40 +1,40 @@
 """Losses and gradients stay finite whatever the density, the depths and the rays are, in float32 and bfloat16."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
-from infonerf.fields.nerf import DenseQuery, Rendering, Sampling, composite, render_groups
+from infonerf.config import LossesConfig
+from infonerf.rendering.compositing import Rendering, composite
+from infonerf.rendering.dense import DenseQuery
+from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
-from infonerf.training.sampler import Rays
-from loss import (
-    carving_regularizer,
-    depth_smoothness_regularizer,
-    distortion_regularizer,
-    entropy_regularizer,
-    loss_terms,
-    occlusion_regularizer,
-    smoothness_regularizer,
-    total_loss,
-)
+from infonerf.scene.cameras import Rays
+from infonerf.training.sampler import RayBatch
+from infonerf.training.terms import StepView, loss_terms, total_loss
+from loss import carving, colour_losses, depth_smoothness, distortion, entropy, occlusion, smoothing
 from support.scenes import small_networks
 
 DENSITIES = (0.0, 1e-30, 1e-10, 1e-3, 1.0, 1e3, 1e8, -1e8)
 GROUPS = ("seen", "seen_near", "unseen", "unseen_near")
 
 
-def regularizers(activation, kind, near=2.0, far=6.0):
+def every_loss(activation, kind):
     """Every loss there is; patches of 1 x 1 would have no neighbours, so depth smoothness has 2 x 2."""
-    entropy = {"weight": 1.0, "end": None, "threshold": -1.0, "unseen": True, "seen": True, "neighbours": True}
+    options = LossesConfig(
+        entropy=True, entropy_ray_zvals_lambda=1.0, entropy_acc_threshold=-1.0, entropy_type=kind,
+        computing_entropy_all=True, smoothing=True, smoothing_lambda=1.0, smoothing_step_size=1,
+        smoothing_activation=activation, carving_lambda=1.0, occlusion_lambda=1.0, occlusion_samples=1,
+        distortion_lambda=1.0,
+    )  # fmt: skip
     return [
-        *(entropy_regularizer(**entropy, kind=kind, log_scaling=log, on=on, skip_last=False)
+        *colour_losses(),
+        *(entropy(replace(options, entropy_log_scaling=log, entropy_on=on))
           for log, on in itertools.product((False, kind == "log2"), ("alpha", "weights"))),
-        smoothness_regularizer(weight=1.0, rate=1.0, step_size=1, end=None, activation=activation, unseen=True),
-        carving_regularizer(weight=1.0),
-        occlusion_regularizer(weight=1.0, samples=1),
-        distortion_regularizer(weight=1.0, start=0, near=near, far=far, unseen=True),
-        depth_smoothness_regularizer(weight=1.0, size=2),
+        *(make(options) for make in (smoothing, carving, occlusion, distortion)),
+        depth_smoothness(replace(options, N_entropy=64, depth_smooth_lambda=1.0), size=2),
     ]  # fmt: skip
 
 
@@ -63,7 +63,8 @@ def test_losses_of_extreme_densities_are_finite(density, spacing, n_rays, n_samp
             both = composite(colour, raw, z, directions, white_background=True)
             renderings[group] = Rendering(both, both)
         target, alpha = torch.rand(n_rays, 3, generator=generator), torch.tensor([0.0, 0.0, 0.5, 1.0])
-        terms = loss_terms(renderings, target, regularizers(activation, kind), 1, alpha, 1 - target)
+        batch = RayBatch({}, target, 2.0, 6.0, alpha, 1 - target)
+        terms = loss_terms(StepView.of(renderings, batch), every_loss(activation, kind), 1)
         for name, (_, value) in terms.items():
             assert torch.isfinite(value), name
         gradients = torch.autograd.grad(total_loss(terms), raws, allow_unused=True)
@@ -85,16 +86,17 @@ def axis_rays(near, far, n=4):
 def test_gradients_of_weights_are_finite(query, near, far, fill, n_samples, n_importance, lindisp):
     networks = small_networks(n_importance, True, torch.float32)
     for network in networks:
-        if network is not None and fill != "as drawn":
+        if fill != "as drawn":
             with torch.no_grad():
                 network.alpha_linear.bias.fill_(1e8 if fill == "opaque" else -1e3)
-    sampling = Sampling(n_samples, n_importance, lindisp=lindisp, white_background=True)
-    renderings = render_groups(networks, dict.fromkeys(GROUPS, axis_rays(near, far)), sampling,
-                               torch.Generator().manual_seed(0), 1000, query)  # fmt: skip
-    losses = regularizers("norm", "log2", near, far)
+    sampling = Sampling(n_samples, n_importance, lindisp=lindisp)
+    renderer = Renderer(networks, sampling, white_background=True, query=query, chunk=1000)
+    renderings = renderer.groups(dict.fromkeys(GROUPS, axis_rays(near, far)), torch.Generator().manual_seed(0))
+    losses = every_loss("norm", "log2")
     if near == far:  # in which distances cannot be measured
         losses = [loss for loss in losses if loss.name != "distortion"]
-    terms = loss_terms(renderings, torch.rand(4, 3), losses, 1, torch.tensor([0.0, 0.0, 0.5, 1.0]), torch.rand(4, 3))
+    batch = RayBatch({}, torch.rand(4, 3), near, far, torch.tensor([0.0, 0.0, 0.5, 1.0]), torch.rand(4, 3))
+    terms = loss_terms(StepView.of(renderings, batch), losses, 1)
     total_loss(terms).backward()
     for name, (_, value) in terms.items():
         assert torch.isfinite(value), name
@@ -105,6 +107,7 @@ def test_gradients_of_weights_are_finite(query, near, far, fill, n_samples, n_im
 def test_one_ray():
     networks, rays = small_networks(4, True, torch.float32), axis_rays(2.0, 6.0, 1)
     for query in (DenseQuery(1000), SparseQuery(1000, torch.bfloat16)):
-        renderings = render_groups(networks, {"seen": rays}, Sampling(8, 4), torch.Generator(), 1000, query)
-        total_loss(loss_terms(renderings, torch.rand(1, 3), [], 1)).backward()
+        batch = RayBatch({"seen": rays}, torch.rand(1, 3), 2.0, 6.0)
+        renderings = Renderer(networks, Sampling(8, 4), query=query).groups(batch.groups, torch.Generator())
+        total_loss(loss_terms(StepView.of(renderings, batch), colour_losses(), 1)).backward()
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in networks.parameters())

@@ -1,13 +1,14 @@
-"""Image and depth quality. Images are h w 3 arrays in 0..1, masks h w bool, depths h w z-depths.
+"""Image and depth quality, and METRICS, the list that evaluations, tables, results.csv and the report read.
 
-A masked metric averages over the mask's pixels only; the image is never blackened outside it. For a depth metric
-what is empty lies at `far`, as in `render.unit_depth`: of a rendering `depth + (1 - acc) * far`, acc being its
-opacity (h w), and of the truth the pixels of depth 0.
+Images are h w 3 arrays in 0..1, masks h w bool, depths h w z-depths. A masked metric averages over the mask's pixels
+only; the image is never blackened outside it. For a depth metric what is empty lies at `far`, as in depth images: of a
+rendering `depth + (1 - acc) * far`, acc being its opacity (h w), and of the truth the pixels of depth 0.
 """
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def depth_error(depth: np.ndarray, acc: np.ndarray, true_depth: np.ndarray, far:
 
 
 def floaters(depth: np.ndarray, acc: np.ndarray, true_depth: np.ndarray, near: float, far: float) -> float:
-    """The share of pixels, 0..1, with depth + (1 - acc) far < true - 0.05 (far - near): something, or fog, hangs in
+    """The fraction of pixels, 0..1, with depth + (1 - acc) far < true - 0.05 (far - near): something, or fog, hangs in
     front of the true surface, or of the empty background. NaN where the rendering is not finite."""
     gap = depth_gap(depth, acc, true_depth, far)
     return float((gap > FLOATER * (far - near)).mean()) if np.isfinite(gap).all() else math.nan
@@ -111,3 +112,100 @@ def load_lpips(device: torch.device) -> tuple[Callable | None, str | None]:
         return float(model(*(x.movedim(-1, 0)[None] * 2 - 1 for x in pair)))
 
     return distance, None
+
+
+# The list.
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A rendered view and the truth: rgb, truth h w 3; depth, acc h w; where the view has such, the object's mask h w
+    and the true depth h w; the scene's depth range."""
+
+    rgb: np.ndarray
+    truth: np.ndarray
+    depth: np.ndarray
+    acc: np.ndarray
+    near: float
+    far: float
+    mask: np.ndarray | None = None
+    true_depth: np.ndarray | None = None
+    lpips: Callable | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What evaluations, tables, results.csv and the report know of a metric.
+
+    of_view: a Comparison -> value; None for what is only known of many views together, or of random rays.
+    needs: the part of a Comparison without which there is no value. decimals: as it is shown.
+    in_results: whether results.csv has a column of it. in_report: whether the report has, "always" or where it is
+    "measured". per_view: whether the report shows it beside every picture.
+    """
+
+    name: str
+    heading: str
+    higher_is_better: bool
+    of_view: Callable[[Comparison], float] | None = None
+    needs: str | None = None
+    decimals: int = 4
+    in_results: bool = True
+    in_report: str | None = None
+    per_view: bool = False
+
+    def shown(self, value: float | None) -> str:
+        return "-" if value is None else f"{value:.{self.decimals}f}"
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("psnr", "PSNR", True, lambda c: psnr(c.rgb, c.truth), decimals=2, in_report="always", per_view=True),
+        Metric("psnr_pooled", "PSNR of the pooled error", True, decimals=2),
+        Metric("ssim", "SSIM", True, lambda c: ssim(c.rgb, c.truth), in_report="always", per_view=True),
+        Metric("lpips", "LPIPS", False, lambda c: c.lpips(c.rgb, c.truth), "lpips", in_report="always"),
+        Metric("psnr_masked", "PSNR in mask", True, lambda c: psnr(c.rgb, c.truth, c.mask), "mask", decimals=2,
+               in_report="measured"),
+        Metric("ssim_masked", "SSIM in mask", True, lambda c: ssim(c.rgb, c.truth, c.mask), "mask",
+               in_report="measured"),
+        Metric("depth_error", "Depth error", False, lambda c: depth_error(c.depth, c.acc, c.true_depth, c.far),
+               "true_depth", in_report="measured", per_view=True),
+        Metric("floaters", "Floaters", False, lambda c: floaters(c.depth, c.acc, c.true_depth, c.near, c.far),
+               "true_depth", in_report="measured", per_view=True),
+        Metric("psnr_corrected", "PSNR, colours corrected", True, decimals=2, in_results=False),
+        Metric("psnr_corrected_masked", "PSNR in mask, colours corrected", True, decimals=2, in_results=False),
+    )
+}
+
+
+def metrics_of(compared: Comparison, known: Container[str]) -> dict[str, float | None]:
+    """The mean squared error and every metric of one view. None for what is not finite, and for what this view lacks.
+
+    known: the needs that there are; metrics of others are left out.
+    """
+    result = {"mse": mse(compared.rgb, compared.truth)}
+    for metric in METRICS.values():
+        if metric.of_view is not None and (metric.needs is None or metric.needs in known):
+            lacks = metric.needs is not None and getattr(compared, metric.needs) is None
+            result[metric.name] = None if lacks else metric.of_view(compared)
+    return finite(result)
+
+
+def finite(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """None for what is not finite."""
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def means(views: dict[str, dict]) -> dict[str, float | None]:
+    """Means over the views; `psnr_pooled` is the PSNR of the mean squared error.
+
+    A view without a value (an empty mask, say) is left out of that mean; but a rendering that is not finite
+    is not passed over: then there are no means.
+    """
+    result, broken = {}, any(metrics["mse"] is None for metrics in views.values())
+    for name in dict.fromkeys(name for metrics in views.values() for name in metrics):
+        values = [metrics[name] for metrics in views.values() if metrics.get(name) is not None]
+        result[name] = math.fsum(values) / len(values) if values and not broken else None
+    if result.get("mse"):
+        result["psnr_pooled"] = psnr_of_mse(result["mse"])
+    return result

@@ -4,11 +4,20 @@ Between two matrix products of 256 channels in bfloat16, a pass over memory for 
 as much as the product itself; oneDNN applies both to what is still in the processor's registers.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from infonerf.fields.nerf import linear_relu as plain_linear_relu
-from infonerf.fields.nerf import side_by_side
+
+def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
+    """... i, one or more -> ... and the sum of the i."""
+    return inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=-1)
+
+
+def plain_linear_relu(layer: nn.Linear, *inputs: Tensor) -> Tensor:
+    """A hidden layer of inputs side by side, in the plainest way."""
+    return layer(side_by_side(inputs)).relu_()
 
 
 def linear_relu(layer: nn.Linear, *inputs: Tensor) -> Tensor:

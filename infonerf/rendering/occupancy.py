@@ -8,13 +8,12 @@ After the occupancy grids of Instant NGP (Mueller et al., SIGGRAPH 2022) and Ner
 Axes: n points; cells are flat, CELLS**3 of them.
 """
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from infonerf.fields.fused import linear_relu
+from infonerf.fields.field import CoarseFine
+from infonerf.system.devices import autocast_to
 
 CELLS = 64  # a side
 EMPTY = 0.1  # a cell is empty below this density, per unit of length
@@ -25,14 +24,9 @@ DECAY = 0.7  # of a cell's value at each visit
 BLOCK = 2**14  # points at a time
 
 
-def numbers_of(mask: Tensor) -> Tensor:
-    """Where a mask (n) is True."""
+def nonzero_indices(mask: Tensor) -> Tensor:
+    """The indices at which a mask (n) is True."""
     return mask.nonzero()[:, 0]
-
-
-def precision(dtype: torch.dtype | None, device: torch.device):
-    """A context in which matrix products are of `dtype`; None: of their factors' own."""
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
 class Occupancy:
@@ -43,9 +37,9 @@ class Occupancy:
     """
 
     def __init__(self, bounds: Tensor, dtype: torch.dtype | None = None, carved: Tensor | None = None):
-        self.lower, self.size = bounds[0], bounds[1] - bounds[0]
+        self.bounds, self.lower, self.size = bounds, bounds[0], bounds[1] - bounds[0]
         self.carved = torch.zeros(CELLS**3, dtype=torch.bool, device=bounds.device) if carved is None else carved
-        self.cells = numbers_of(~self.carved)
+        self.cells = nonzero_indices(~self.carved)
         self.density = torch.where(self.carved, 0, torch.inf)
         self.dtype, self.in_use = dtype, False
 
@@ -58,49 +52,46 @@ class Occupancy:
         maybe = self.density > EMPTY if self.in_use else ~self.carved
         return inside & maybe[(x * CELLS + y) * CELLS + z]
 
-    def update(self, step: int, networks, generator: torch.Generator) -> None:
+    def update(self, step: int, networks: CoarseFine, generator: torch.Generator) -> None:
         """After training step number `step`."""
         if step % EVERY:
             return
         self.in_use = step >= WARM_UP
         device = self.density.device
-        anywhere = self.cells[torch.randint(len(self.cells), (POINTS // 2,), generator=generator, device=device)]
-        full = numbers_of(self.density > EMPTY)
+        visited = self.cells[torch.randint(len(self.cells), (POINTS // 2,), generator=generator, device=device)]
+        full = nonzero_indices(self.density > EMPTY)
         if len(full):
             chosen = torch.randint(len(full), (POINTS // 2,), generator=generator, device=device)
-            anywhere = torch.cat([anywhere, full[chosen]])
-        self.visit(anywhere, networks, generator)
+            visited = torch.cat([visited, full[chosen]])
+        self.visit(visited, networks, generator)
 
-    def visit(self, cells: Tensor, networks, generator: torch.Generator | None) -> None:
-        """Look at one point of each of `cells`, at random with a generator, else at their centres."""
-        found = self.look(cells, networks, generator)
+    def visit(self, cells: Tensor, networks: CoarseFine, generator: torch.Generator | None) -> None:
+        """Take in the density at one point of each of `cells`, at random with a generator, else at their centres."""
+        found = self.densities_in(cells, networks, generator)
         old = self.density[cells]
         decayed = torch.where(old.isinf(), 0, old * DECAY)
         seen = torch.zeros_like(self.density).scatter_reduce_(0, cells, torch.maximum(found, decayed), "amax")
         self.density[cells] = seen[cells]  # a cell may be visited twice
 
     @torch.no_grad()
-    def look(self, cells: Tensor, networks, generator: torch.Generator | None) -> Tensor:
+    def densities_in(self, cells: Tensor, networks: CoarseFine, generator: torch.Generator | None) -> Tensor:
         """The greater of both networks' densities at a point of each cell, n."""
         corners = torch.stack([cells // CELLS**2, cells // CELLS % CELLS, cells % CELLS], dim=-1)
         shift = 0.5
         if generator is not None:
             shift = torch.rand(corners.shape, generator=generator, device=cells.device)
         points = self.lower + (corners + shift) / CELLS * self.size
-        found = torch.zeros(len(cells), device=cells.device)
-        with precision(self.dtype, cells.device):
-            for network in networks:
-                if network is not None:
-                    for part, result in zip(points.split(BLOCK), found.split(BLOCK), strict=True):
-                        torch.maximum(result, network.density(network.features(part, linear_relu)).float(), out=result)
-        return found
+        with autocast_to(self.dtype, cells.device):
+            return torch.cat([networks.density_at(block) for block in points.split(BLOCK)])
 
-    def fill(self, networks) -> None:
-        """Make the grid anew from the networks alone, to render: cells next to density count as occupied too."""
-        found = torch.zeros_like(self.density).index_copy(0, self.cells, self.look(self.cells, networks, None))
+    def filled(self, networks: CoarseFine) -> "Occupancy":
+        """A grid of the networks alone, to render pictures with: cells next to density count as occupied too."""
+        filled = Occupancy(self.bounds, self.dtype, self.carved)
+        found = torch.zeros_like(self.density).index_copy(0, self.cells, self.densities_in(self.cells, networks, None))
         grid = found.view(1, 1, CELLS, CELLS, CELLS)
-        self.density = functional.max_pool3d(grid, 3, stride=1, padding=1).flatten().masked_fill(self.carved, 0)
-        self.in_use = True
+        filled.density = functional.max_pool3d(grid, 3, stride=1, padding=1).flatten().masked_fill(self.carved, 0)
+        filled.in_use = True
+        return filled
 
     def state_dict(self) -> dict:
         return {"density": self.density, "in_use": self.in_use}

@@ -1,4 +1,4 @@
-"""The page of report.py: records of runs in, one HTML text out, in the frame of report_template.html.
+"""The page of report.py: records of runs in, one HTML text out, in the frame of template.html.
 
 Text is escaped where it becomes an element, so whatever a file says stays text.
 """
@@ -6,37 +6,23 @@ Text is escaped where it becomes an element, so whatever a file says stays text.
 import base64
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
-from evaluate import shown, shown_views
+from infonerf.evaluation.metrics import METRICS
+from infonerf.evaluation.record import Record
 
-METRICS = {  # name: heading, whether greater is better
-    "psnr": ("PSNR", True),
-    "ssim": ("SSIM", True),
-    "lpips": ("LPIPS", False),
-    "psnr_masked": ("PSNR in mask", True),
-    "ssim_masked": ("SSIM in mask", True),
-    "depth_error": ("Depth error", False),
-    "floaters": ("Floaters", False),
-}
 NOT_COMPARABLE = "not measured on the same views at the same size, hence no best is marked"
-ALWAYS = ("psnr", "ssim", "lpips")  # columns that are there even where empty
-TRUE_DEPTH = " Depth error in the scene's units; floaters: the share of pixels that end well before the true surface."
-OF_A_VIEW = ("psnr", "ssim", "depth_error", "floaters")
-CURVES = {
+TRUE_DEPTH = " Depth error in the scene's units; floaters: the fraction of pixels that end well before the surface."
+CURVES = {  # the losses follow, by their labels
     "psnr/fine": "PSNR of training rays, dB",
     "test/psnr": "PSNR of test views, dB",
     "psnr/held_out": "PSNR of held-out rays, dB",
-    "loss/colour_fine": "Colour loss",
-    "loss/entropy": "Ray entropy",
-    "loss/smoothing": "KL smoothness",
-    "loss/total": "Sum of the weighted losses",
     "psnr/coarse": "PSNR of training rays, coarse network, dB",
-    "loss/colour_coarse": "Colour loss, coarse network",
 }
+TOTAL = {"loss/total": "Sum of the weighted losses"}
 FRAME = Path(__file__).with_name("template.html")
 COLOURS = 6  # series that the style sheet has colours for; then they come again, dashed
 
@@ -73,27 +59,29 @@ class View:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One line of the table. notes: what to know about it, each with a command or None."""
+class RunRow:
+    """A run: a line of the table. pictures: the folder of its evaluation. notes: what to know about it, each with a
+    command or None."""
 
     number: int
     label: str
     folder: str
     losses: str
     options: dict[str, str]
-    record: dict | None
+    record: Record | None
+    pictures: Path | None
     curves: dict[str, list[tuple[int, float]]]
     loops: dict[str, Picture] = field(default_factory=dict)
     notes: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Group:
+class SceneRuns:
     """The runs of one scene. views: those shown, of `n_views`."""
 
-    scene: str
+    name: str
     facts: str
-    runs: list[Run]
+    runs: list[RunRow]
     views: list[View]
     n_views: int
     comparable: bool
@@ -149,15 +137,15 @@ def image(picture: Picture | None, alt: str, missing: str = "not there", **attri
     return element("picture", still, found)
 
 
-def colour_of(run: Run) -> str:
+def colour_of(run: RunRow) -> str:
     return f"c{run.number % COLOURS}"
 
 
-def swatch(run: Run) -> Markup:
+def swatch(run: RunRow) -> Markup:
     return element("span", "", class_=f"swatch {colour_of(run)}", aria_hidden="true")
 
 
-def table(head: Sequence[str], bodies: Sequence[Markup], label: str) -> Markup:
+def html_table(head: Sequence[str], bodies: Sequence[Markup], label: str) -> Markup:
     """A table that scrolls within the page where it is too wide."""
     header = element("thead", element("tr", *(element("th", text, scope="col") for text in head)))
     content = element("table", element("caption", label), header, *bodies)
@@ -172,53 +160,57 @@ def best(metric: str, values: Sequence[float | None]) -> set[int]:
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return set()
-    winner = shown(metric, max(known) if METRICS[metric][1] else min(known))
-    found = {i for i, value in enumerate(values) if value is not None and shown(metric, value) == winner}
+    shown = METRICS[metric].shown
+    winner = shown(max(known) if METRICS[metric].higher_is_better else min(known))
+    found = {i for i, value in enumerate(values) if value is not None and shown(value) == winner}
     return found if len(found) < len(known) else set()
 
 
-def number(metric: str, value: float | None, is_best: bool, tag: str = "td") -> Markup:
-    return element(tag, element("strong", shown(metric, value)) if is_best else shown(metric, value))
+def metric_cell(metric: str, value: float | None, is_best: bool, tag: str = "td") -> Markup:
+    shown = METRICS[metric].shown(value)
+    return element(tag, element("strong", shown) if is_best else shown)
 
 
-def runs_section(groups: Sequence[Group]) -> Markup:
-    means = [run.record["mean"] for group in groups for run in group.runs if run.record]
-    columns = [name for name in METRICS if name in ALWAYS or any(mean.get(name) is not None for mean in means)]
+def runs_section(scenes: Sequence[SceneRuns]) -> Markup:
+    means = [run.record.mean for scene in scenes for run in scene.runs if run.record]
+    measured = {name for mean in means for name, value in mean.items() if value is not None}
+    shown = [m for m in METRICS.values() if m.in_report == "always" or (m.in_report and m.name in measured)]
     arrows = {True: "\u2191", False: "\u2193"}
-    names = [f"{METRICS[name][0]}\N{NO-BREAK SPACE}{arrows[METRICS[name][1]]}" for name in columns]
+    names = [f"{metric.heading}\N{NO-BREAK SPACE}{arrows[metric.higher_is_better]}" for metric in shown]
+    columns = [metric.name for metric in shown]
     head = ["Run", *names, "Step", "Views", "Minutes"]
     note = (
         "Means over the test views. \u2191 higher is better, \u2193 lower is better; "
         "the best of a scene's runs stands out. PSNR in dB; the minutes are those of the evaluation."
-    ) + TRUE_DEPTH * ("floaters" in columns)
-    bodies = [group_rows(group, columns, len(head)) for group in groups]
-    return joined([table(head, bodies, "Runs and their means"), element("p", note, class_="muted"), notes(groups)])
+    ) + (TRUE_DEPTH if "floaters" in columns else "")
+    bodies = [scene_rows(scene, columns, len(head)) for scene in scenes]
+    return joined([html_table(head, bodies, "Runs and their means"), element("p", note, class_="muted"), notes(scenes)])
 
 
-def group_rows(group: Group, columns: Sequence[str], width: int) -> Markup:
+def scene_rows(scene: SceneRuns, columns: Sequence[str], width: int) -> Markup:
     """A scene's heading and a row a run."""
-    name = element("span", element("b", group.scene), " ", element("span", group.facts, class_="muted"))
+    name = element("span", element("b", scene.name), " ", element("span", scene.facts, class_="muted"))
     heading = element("th", name, scope="rowgroup", colspan=width)
-    means = [run.record["mean"] if run.record else {} for run in group.runs]
-    winners = {name: best(name, [mean.get(name) for mean in means]) if group.comparable else set() for name in columns}
+    means = [run.record.mean if run.record else {} for run in scene.runs]
+    winners = {name: best(name, [mean.get(name) for mean in means]) if scene.comparable else set() for name in columns}
     rows = []
-    for i, run in enumerate(group.runs):
+    for i, run in enumerate(scene.runs):
         method = element("span", run.losses, class_="muted")
-        cells = [number(name, means[i].get(name), i in winners[name]) for name in columns]
+        cells = [metric_cell(name, means[i].get(name), i in winners[name]) for name in columns]
         record = run.record
-        facts = (record["step"], shown_views(record), f"{record['seconds'] / 60:.1f}") if record else "---"
+        facts = (record.step, record.shown_views(), f"{record.seconds / 60:.1f}") if record else "---"
         name = element("th", swatch(run), element("b", run.label), method, scope="row")
         rows.append(element("tr", name, *cells, *(element("td", fact) for fact in facts)))
     return element("tbody", element("tr", heading, class_="group"), *rows)
 
 
-def notes(groups: Sequence[Group]) -> Markup | None:
+def notes(scenes: Sequence[SceneRuns]) -> Markup | None:
     """What to know about scenes and runs; the same of several runs is said once."""
     said: dict[tuple, list[str]] = {}
-    for group in groups:
-        if not group.comparable:
-            said.setdefault((NOT_COMPARABLE, None), []).append(group.scene)
-        for run in group.runs:
+    for scene in scenes:
+        if not scene.comparable:
+            said.setdefault((NOT_COMPARABLE, None), []).append(scene.name)
+        for run in scene.runs:
             for note in run.notes:
                 said.setdefault(note, []).append(run.label)
     items = []
@@ -246,8 +238,8 @@ class Axis:
     def __call__(self, value: float) -> float:
         low, high, value = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (
             self.low, self.high, value)  # fmt: skip
-        share = (value - low) / (high - low) if high > low else 0.5
-        return round(self.start + share * (self.end - self.start), 1)
+        fraction = (value - low) / (high - low) if high > low else 0.5
+        return round(self.start + fraction * (self.end - self.start), 1)
 
     def ticks(self) -> list[float]:
         if not self.log:
@@ -272,7 +264,7 @@ def brief(value: float) -> str:
     return f"{value / 1000:g}k" if abs(value) >= 1000 and value % 100 == 0 and abs(value) < 1e6 else f"{value:.4g}"
 
 
-def curve_chart(title: str, series: dict[str, tuple[Run, list[tuple[int, float]]]]) -> Markup:
+def curve_chart(title: str, series: dict[str, tuple[RunRow, list[tuple[int, float]]]]) -> Markup:
     """The curves of all runs that have this value: label -> run and (step, value) points."""
     steps = [step for _, points in series.values() for step, _ in points]
     values = [value for _, points in series.values() for _, value in points]
@@ -312,7 +304,7 @@ def grid(x: Axis, y: Axis, unit: str) -> list[Markup]:
     return parts
 
 
-def curve(run: Run, points: list[tuple[int, float]], x: Axis, y: Axis) -> Markup:
+def curve(run: RunRow, points: list[tuple[int, float]], x: Axis, y: Axis) -> Markup:
     """A line, and at every point a spot that says its value when the mouse is over it."""
     places = [(x(step), y(value)) for step, value in points]
     dash = "5 4" if run.number >= COLOURS else None
@@ -325,14 +317,23 @@ def curve(run: Run, points: list[tuple[int, float]], x: Axis, y: Axis) -> Markup
     return element("g", line, end, *spots, class_=colour_of(run))
 
 
-def curves_section(runs: Sequence[Run], most: int) -> Markup:
-    tags = sorted({tag for run in runs for tag in run.curves}, key=lambda tag: (*CURVES, tag).index(tag))
+def curve_titles(loss_labels: Mapping[str, str]) -> dict[str, str]:
+    """Tag of TensorBoard -> title, in the order in which curves are shown: PSNRs, losses, and those of the coarse
+    network last."""
+    losses = {f"loss/{name}": label[0].upper() + label[1:] for name, label in loss_labels.items()}
+    titles = CURVES | losses | TOTAL
+    return dict(sorted(titles.items(), key=lambda item: "coarse" in item[0]))
+
+
+def curves_section(runs: Sequence[RunRow], loss_labels: Mapping[str, str], most: int) -> Markup:
+    titles = curve_titles(loss_labels)
+    tags = sorted({tag for run in runs for tag in run.curves}, key=lambda tag: (*titles, tag).index(tag))
     if not tags:
         return element("p", "No curves: the runs have no TensorBoard events.")
     charts = []
     for tag in tags:
         series = {run.label: (run, run.curves[tag]) for run in runs if run.curves.get(tag)}
-        charts.append(curve_chart(CURVES.get(tag, tag), series))
+        charts.append(curve_chart(titles.get(tag, tag), series))
     text = f"As logged, losses before their weights. Of more than {most} points, neighbours are averaged."
     return joined([element("p", text, class_="muted"), element("div", *charts, class_="charts")])
 
@@ -340,36 +341,39 @@ def curves_section(runs: Sequence[Run], most: int) -> Markup:
 # Pictures.
 
 
-def loops_section(groups: Sequence[Group]) -> Markup | None:
+def loops_section(scenes: Sequence[SceneRuns]) -> Markup | None:
     """The looping renders of the runs' paths."""
     figures = []
-    for run in (run for group in groups for run in group.runs if run.loops):
+    for run in (run for scene in scenes for run in scene.runs if run.loops):
         pictures = [image(loop, f"{run.label}, {kind} along a camera path") for kind, loop in run.loops.items()]
         caption = element("figcaption", swatch(run), element("b", run.label))
         figures.append(element("figure", caption, element("div", *pictures, class_="pair"), class_="loop"))
     return element("div", *figures, class_="loops") if figures else None
 
 
-def views_section(groups: Sequence[Group]) -> Markup:
-    parts = [part for group in groups if group.views for part in group_views(group, len(groups) > 1)]
+def views_section(scenes: Sequence[SceneRuns]) -> Markup:
+    parts = [part for scene in scenes if scene.views for part in scene_views(scene, len(scenes) > 1)]
     return joined(parts or [element("p", "No test views are shown.")])
 
 
-def group_views(group: Group, with_name: bool) -> list[Markup]:
+def scene_views(scene: SceneRuns, with_name: bool) -> list[Markup]:
     """A scene's heading, what its pictures mean, and its views."""
-    left_out = group.n_views - len(group.views)
-    count = f"{len(group.views)} of {group.n_views} views; {left_out} left out." if left_out else None
+    left_out = scene.n_views - len(scene.views)
+    count = f"{len(scene.views)} of {scene.n_views} views; {left_out} left out." if left_out else None
     legend = element(
         "p", count, " " if count else None, "For each run: the rendering, its depth (",
-        image(group.ramps["depth"], "bright to dark", class_="ramp"), " from near to far, or empty) and its error (",
-        image(group.ramps["error"], "dark to bright", class_="ramp"), " from none to half the range or more).",
+        image(scene.ramps["depth"], "bright to dark", class_="ramp"), " from near to far, or empty) and its error (",
+        image(scene.ramps["error"], "dark to bright", class_="ramp"), " from none to half the range or more).",
         class_="muted",
     )  # fmt: skip
-    heading = element("h3", group.scene, class_="scene") if with_name else None
-    return [part for part in (heading, legend) if part] + [view_row(view, group.runs) for view in group.views]
+    heading = element("h3", scene.name, class_="scene") if with_name else None
+    return [part for part in (heading, legend) if part] + [view_row(view, scene.runs) for view in scene.views]
 
 
-def view_row(view: View, runs: Sequence[Run]) -> Markup:
+CLASS_BY_TRUTHS = {0: "view untrue", 1: "view", 2: "view deep"}  # none; a photograph; a photograph and true depth
+
+
+def view_row(view: View, runs: Sequence[RunRow]) -> Markup:
     """One test view: the ground truth, then each run's pictures."""
     runs = [run for run in runs if run.record]
     truth = None
@@ -377,21 +381,22 @@ def view_row(view: View, runs: Sequence[Run]) -> Markup:
         pictures = [image(picture, f"{view.name}, {kind}", class_="zoom") for kind, picture in view.truth.items()]
         truth = element("figure", element("figcaption", "Ground truth"), element("div", *pictures), class_="truth")
     numbers = [view.runs[run.label].metrics if run.label in view.runs else {} for run in runs]
-    winners = {name: best(name, [metrics.get(name) for metrics in numbers]) for name in OF_A_VIEW}
+    beside = [metric.name for metric in METRICS.values() if metric.per_view]
+    winners = {name: best(name, [metrics.get(name) for metrics in numbers]) for name in beside}
     figures = []
     for i, run in enumerate(runs):
-        values = [
-            element("span", f"{METRICS[name][0]} ", number(name, value, i in winners[name], "span"), class_="number")
-            for name, value in numbers[i].items()
-            if name in winners and (name in ALWAYS or value is not None)
-        ]
+        values = []
+        for name, value in numbers[i].items():
+            if name in winners and (METRICS[name].in_report == "always" or value is not None):
+                cell = metric_cell(name, value, i in winners[name], "span")
+                values.append(element("span", f"{METRICS[name].heading} ", cell, class_="number"))
         caption = element("figcaption", swatch(run), element("b", run.label), *values)
         figures.append(element("figure", caption, trio(view, run), class_="run"))
     strip = element("div", element("h4", view.name), truth, *figures, class_="strip")
-    return element("article", strip, class_=("view untrue", "view", "view deep")[len(view.truth)])
+    return element("article", strip, class_=CLASS_BY_TRUTHS[len(view.truth)])
 
 
-def trio(view: View, run: Run) -> Markup:
+def trio(view: View, run: RunRow) -> Markup:
     """Rendering, depth and error of a run's view, or that it is not there."""
     found = view.runs.get(run.label)
     if found is None:
@@ -406,7 +411,7 @@ def trio(view: View, run: Run) -> Markup:
 # Options, and the whole page.
 
 
-def options_section(runs: Sequence[Run]) -> Markup:
+def options_section(runs: Sequence[RunRow]) -> Markup:
     """The options in which the runs differ, and, folded, all of them."""
     names = sorted({name for run in runs for name in run.options})
     rows = {name: [run.options.get(name, "-") for run in runs] for name in names}
@@ -419,32 +424,32 @@ def options_section(runs: Sequence[Run]) -> Markup:
     return joined([text, different, everything])
 
 
-def options_table(rows: dict[str, list[str]], runs: Sequence[Run], which: str) -> Markup:
+def options_table(rows: dict[str, list[str]], runs: Sequence[RunRow], which: str) -> Markup:
     head = ["Option", *(run.label for run in runs)]
     body = [
         element("tr", element("th", name, scope="row"), *(element("td", value) for value in values))
         for name, values in rows.items()
     ]
-    return table(head, [element("tbody", *body, class_="text")], f"{which} options")
+    return html_table(head, [element("tbody", *body, class_="text")], f"{which} options")
 
 
-def make_page(groups: Sequence[Group], version: str, most_points: int) -> str:
-    """The whole page."""
-    runs = sorted((run for group in groups for run in group.runs), key=lambda run: run.number)
+def make_page(scenes: Sequence[SceneRuns], loss_labels: Mapping[str, str], version: str, most_points: int) -> str:
+    """The whole page. loss_labels: what to call the loss of a name."""
+    runs = sorted((run for scene in scenes for run in scene.runs), key=lambda run: run.number)
     sections = {
-        "Runs": runs_section(groups),
-        "Around the scene": loops_section(groups),
-        "Curves": curves_section(runs, most_points),
-        "Test views": views_section(groups),
+        "Runs": runs_section(scenes),
+        "Around the scene": loops_section(scenes),
+        "Curves": curves_section(runs, loss_labels, most_points),
+        "Test views": views_section(scenes),
         "Options": options_section(runs),
     }
     there = {heading: section(heading, content) for heading, content in sections.items() if content}
     links = [element("a", heading, href=f"#{identity(heading)}") for heading in there]
-    scenes = ", ".join(dict.fromkeys(group.scene for group in groups))
+    heading = ", ".join(dict.fromkeys(scene.name for scene in scenes))
     names = ", ".join(run.label for run in runs)
     return Template(FRAME.read_text(encoding="utf-8")).substitute(
-        title=joined([f"{scenes}: {names}"]),
-        heading=joined([scenes]),
+        title=joined([f"{heading}: {names}"]),
+        heading=joined([heading]),
         lede=joined([f"{len(runs)} runs side by side" if len(runs) > 1 else f"The run {names}"]),
         nav=element("nav", *links, aria_label="Sections"),
         content="\n".join(there.values()),

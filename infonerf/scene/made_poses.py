@@ -6,7 +6,7 @@ Poses are v 3 4, camera to world, OpenGL axes (x right, y up, looking along -z).
 import cv2
 import numpy as np
 
-from infonerf.scene.poses import look, normalised
+from infonerf.scene.poses import look_along, normalised
 from infonerf.system.errors import InputError
 
 KINDS = ("interpolate", "spread")
@@ -15,23 +15,23 @@ WIDER = 15.0  # degrees by which `spread` goes beyond the training cameras
 LEAST_ANGLE = 4.0  # degrees, about: below it optical axes are too parallel to have a point in common
 
 
-def make_poses(kind: str, cameras: np.ndarray) -> np.ndarray:
-    """N_POSES 3 4, the same ones for the same training cameras (v 3 4); InputError where there can be none."""
-    if len(cameras) < 2:
-        raise InputError(f"--unseen_poses {kind}: found {len(cameras)} training view, expected at least 2")
-    rng, point = np.random.default_rng(SEED), common_point(cameras)
+def make_poses(kind: str, poses: np.ndarray) -> np.ndarray:
+    """N_POSES 3 4, the same ones for the same poses of training cameras (v 3 4); InputError where there can be none."""
+    if len(poses) < 2:
+        raise InputError(f"--unseen_poses {kind}: found {len(poses)} training view, expected at least 2")
+    rng, point = np.random.default_rng(SEED), common_point(poses)
     if kind == "interpolate":
-        return interpolate(cameras, point, N_POSES, rng)
+        return interpolate(poses, point, N_POSES, rng)
     if point is None:
         raise InputError("--unseen_poses spread: the training cameras do not look at a point that they have in "
                          "common, expected them to; interpolate does without")
-    return spread(cameras, point, N_POSES, rng)
+    return spread(poses, point, N_POSES, rng)
 
 
-def common_point(cameras: np.ndarray) -> np.ndarray | None:
+def common_point(poses: np.ndarray) -> np.ndarray | None:
     """The point nearest to all optical axes in the least squares sense; None where it is not in front of every
     camera, or where the axes are nearly parallel."""
-    centres, forward = cameras[:, :, 3], normalised(-cameras[:, :, 2])
+    centres, forward = poses[:, :, 3], normalised(-poses[:, :, 2])
     across = np.eye(3) - forward[:, :, None] * forward[:, None, :]  # distance from an axis is |across (point - centre)|
     if np.linalg.eigvalsh(across.mean(0))[0] < (np.radians(LEAST_ANGLE) / 2) ** 2:
         return None
@@ -39,14 +39,14 @@ def common_point(cameras: np.ndarray) -> np.ndarray | None:
     return point if (((point - centres) * forward).sum(-1) > 0).all() else None
 
 
-def interpolate(cameras: np.ndarray, point: np.ndarray | None, n: int, rng: np.random.Generator) -> np.ndarray:
+def interpolate(poses: np.ndarray, point: np.ndarray | None, n: int, rng: np.random.Generator) -> np.ndarray:
     """n 3 4: each between two cameras drawn at random."""
-    pairs = (cameras[rng.choice(len(cameras), 2, replace=False)] for _ in range(n))
-    return np.stack([between(one, other, rng.uniform(), point) for one, other in pairs])
+    pairs = (poses[rng.choice(len(poses), 2, replace=False)] for _ in range(n))
+    return np.stack([pose_between(one, other, rng.uniform(), point) for one, other in pairs])
 
 
-def between(one: np.ndarray, other: np.ndarray, t: float, point: np.ndarray | None) -> np.ndarray:
-    """3 4: the share `t` of the way from one pose to another, its rotation by spherical interpolation.
+def pose_between(one: np.ndarray, other: np.ndarray, t: float, point: np.ndarray | None) -> np.ndarray:
+    """3 4: the fraction `t` of the way from one pose to another, its rotation by spherical interpolation.
 
     Where the cameras look at a point, the pose turns about that point: what is blended linearly is where the point
     lies in the cameras' own axes. So it looks at the point as they do, at the blended distance. Else the centres are.
@@ -67,10 +67,10 @@ def rotation_of(pose: np.ndarray) -> np.ndarray:
     return u @ v
 
 
-def spread(cameras: np.ndarray, point: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def spread(poses: np.ndarray, point: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """n 3 4 that look at `point` from the cameras' mean distance, uniform on the smallest cap about their mean
     direction that holds all of them, made WIDER."""
-    offsets = cameras[:, :, 3] - point
+    offsets = poses[:, :, 3] - point
     directions = normalised(offsets)
     axis = normalised(directions.mean(0) + 1e-9)  # where the mean is 0, any axis will do
     angle = min(np.arccos(np.clip(directions @ axis, -1, 1)).max() + np.radians(WIDER), np.pi)
@@ -79,4 +79,4 @@ def spread(cameras: np.ndarray, point: np.ndarray, n: int, rng: np.random.Genera
     around = normalised(around - (around @ axis)[:, None] * axis)
     outwards = along * axis + np.sqrt(1 - along**2) * around
     positions = point + np.linalg.norm(offsets, axis=-1).mean() * outwards
-    return look(positions, -outwards, np.tile(cameras[:, :, 1].mean(0), (n, 1)))
+    return look_along(positions, -outwards, np.tile(poses[:, :, 1].mean(0), (n, 1)))

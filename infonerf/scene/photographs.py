@@ -14,9 +14,9 @@ FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others
 MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: deflate packs no better than 1032 to 1
 
 
-class Photographs:
-    """The photographs of a scene, one path a view, read when asked for; all are like the one at `first`, or an
-    InputError is raised.
+class ImageFiles:
+    """The image files of a scene, one path a view, read when asked for; all are of the size of the one at `first`, or
+    an InputError is raised.
 
     `full_size`: height and width of the files. `half`: give them at half the size. `white`: what lies behind
     transparent pixels, where the released code drops their alpha.
@@ -29,15 +29,15 @@ class Photographs:
         self.has_alpha = pixels.shape[-1] == 4
         opaque = f"{paths[first]}: RGB without alpha; such images are taken as opaque"
         self.notes = (opaque,) if white and not self.has_alpha else ()
-        self.pixels = lru_cache(maxsize=1)(self._read)  # a view's colour and alpha are asked for one after the other
+        self.pixels = lru_cache(maxsize=1)(self.read)  # a view's colour and alpha are asked for one after the other
 
-    def _read(self, view: int) -> np.ndarray:
+    def read(self, view: int) -> np.ndarray:
         pixels = read_pixels(self.paths[view], self.full_size)
         return half_size(pixels) if self.half else pixels
 
     def image(self, view: int) -> np.ndarray:
         """Colour, h w 3 float32 in 0..1."""
-        return on_background(self.pixels(view), self.white)
+        return composited(self.pixels(view), self.white)
 
     def alpha(self, view: int) -> np.ndarray:
         """Opacity, h w float32 in 0..1."""
@@ -49,7 +49,7 @@ class Photographs:
         return pixels[..., 3]
 
 
-def on_background(pixels: np.ndarray, white: bool) -> np.ndarray:
+def composited(pixels: np.ndarray, white: bool) -> np.ndarray:
     """h w 3|4 -> h w 3: over white, or, as released, the alpha simply dropped. RGB is opaque."""
     if white and pixels.shape[-1] == 4:
         rgb, alpha = pixels[..., :3], pixels[..., 3:]

@@ -9,15 +9,15 @@ CIRCLE_POSES, CIRCLE_ELEVATION, CIRCLE_RADIUS = 40, -30.0, 4.0
 
 
 def circle(n: int = CIRCLE_POSES, elevation: float = CIRCLE_ELEVATION, radius: float = CIRCLE_RADIUS) -> np.ndarray:
-    """n 3 4: NeRF synthetic's render path (method specification, section 9). Azimuths go once round from -180
+    """n 3 4: NeRF synthetic's render path (docs/method.md, Data). Azimuths go once round from -180
     degrees; `elevation` is the released code's angle, negative above the ground (z up)."""
     azimuths = np.radians(np.linspace(-180, 180, n + 1)[:-1])
     e = -np.radians(elevation)
     positions = np.stack([np.sin(azimuths) * np.cos(e), np.cos(azimuths) * np.cos(e), np.full(n, np.sin(e))], axis=-1)
-    return look(radius * positions, forward=-positions, up=np.tile([0.0, 0.0, 1.0], (n, 1)))
+    return look_along(radius * positions, forward=-positions, up=np.tile([0.0, 0.0, 1.0], (n, 1)))
 
 
-def look(positions: np.ndarray, forward: np.ndarray, up: np.ndarray) -> np.ndarray:
+def look_along(positions: np.ndarray, forward: np.ndarray, up: np.ndarray) -> np.ndarray:
     """Poses (n 3 4) of cameras at `positions` that look along `forward` with `up` upwards, each n 3."""
     back = normalised(-forward)
     right = normalised(np.cross(up, back))
@@ -36,7 +36,7 @@ def through_cameras(poses: np.ndarray, n: int = 60) -> np.ndarray:
     poses = poses[tour(poses[:, :, 3])]
     t = np.arange(n) * len(poses) / n
     positions, back, up = (spline(poses[:, :, column], t) for column in (3, 2, 1))
-    return look(positions, -back, up)
+    return look_along(positions, -back, up)
 
 
 def tour(points: np.ndarray) -> list[int]:

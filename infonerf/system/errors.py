@@ -1,6 +1,5 @@
 """The one error that a user can cause, and how scripts end."""
 
-import argparse
 import re
 import sys
 from collections.abc import Callable
@@ -51,8 +50,3 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or re.search(said, str(error)) is not None
 
 
-class Parser(argparse.ArgumentParser):
-    """A script's arguments; what is wrong with them is an InputError of one line."""
-
-    def error(self, message: str):
-        raise InputError(" ".join(message.split()))

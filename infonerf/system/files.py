@@ -58,7 +58,8 @@ def make_folder(folder: Path) -> Path:
 
 def free_path(path: Path) -> Path:
     """NAME_1.SUFFIX beside `path`, or with the first number that is not taken."""
-    return next(p for k in itertools.count(1) if not (p := path.with_stem(f"{path.stem}_{k}")).exists())
+    numbered = (path.with_stem(f"{path.stem}_{k}") for k in itertools.count(1))
+    return next(free for free in numbered if not free.exists())
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,12 @@ def say(text: str) -> None:
     tqdm.write(text)
 
 
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equally many cells as lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
 def progress_bar(**options) -> tqdm:
     """A bar of tqdm; where nobody watches it, in a log file say, a line in half a minute."""
     return tqdm(dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 30, **options)
@@ -23,7 +29,7 @@ class Log:
     """Scalars and images by step to TensorBoard in `folder` and, where a wandb run is given, scalars to it.
 
     step: the step that the run starts after; later points of an earlier attempt are hidden.
-    Training matters more than either: one that fails is said, and ends, and nothing else does.
+    Training matters more than either: one that fails is reported once and not used again, and training goes on.
     """
 
     def __init__(self, folder: Path, step: int, wandb_run=None):

@@ -1,8 +1,8 @@
-"""What a script needs before torch is loaded: import this first. docs/performance.md has the measurements.
+"""What a script needs before torch is loaded: import this first. docs/lab/speed.md has the measurements.
 
-Threads: at the end of every operation PyTorch's threads wait actively for the last one. Where another program has taken
-that one's core, GNU OpenMP's default of some milliseconds of waiting makes everything many times slower; without any
-waiting, waking up the threads costs a quarter of a step. This is a setting between the two.
+Threads: after each operation PyTorch's threads spin until all are done. Where another program holds one's core, GNU
+OpenMP's default time of spinning makes everything many times slower; without any, waking the threads costs a quarter
+of a step. This is a setting between the two.
 
 Memory: glibc hands freed blocks back to the kernel at once, and gets them anew, filled with zeros, for the next
 operation. Keeping them costs nothing here, where a step's blocks are small.

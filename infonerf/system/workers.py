@@ -17,8 +17,8 @@ LEAST_WORK = 1.25e8  # multiplications of a thread in float32: with fewer, threa
 
 
 def n_workers(device: torch.device, work: float) -> int:
-    """On a CPU as many as leave the fewest of PyTorch's threads idle, each with LEAST_WORK or more of the `work`
-    multiplications; elsewhere the caller alone."""
+    """How many workers share `work` multiplications: on a CPU the number, at most MOST and each with LEAST_WORK or
+    more, that leaves the fewest of PyTorch's threads idle; 1 elsewhere."""
     if device.type != "cpu":
         return 1
     threads = torch.get_num_threads()

@@ -1,9 +1,9 @@
 """Checkpoints: {step:06d}.tar, in the layout of nerf-pytorch, DS-NeRF and the released InfoNeRF.
 
 Their four keys (`global_step`, `network_fn_state_dict`, `network_fine_state_dict`,
-`optimizer_state_dict`) stand beside ours: `version`, `options`, `random_states`, `sampler`, with
-skip_empty `occupancy`, with ema_decay the averaged weights, with i_val `held_out`, and `checksum`, the
-SHA-256 of all the others.
+`optimizer_state_dict`) stand beside ours: `version`, `options`, the entries of further parts of a training
+(`random_states`, `sampler`, with skip_empty `occupancy`, with ema_decay the averaged weights, with i_val
+`held_out`), and `checksum`, the SHA-256 of all the others.
 In our files `global_step` is the number of completed updates; theirs hold one less, so that a file
 of theirs is recognised by the missing `version`.
 """
@@ -12,15 +12,18 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
 
+from infonerf.fields.field import CoarseFine
 from infonerf.system.errors import InputError
 from infonerf.system.files import atomic_file, free_path, make_folder
+from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.version import VERSION
 
 OUR_KEYS = {"version", "options", "random_states", "sampler"}
@@ -37,8 +40,104 @@ class Checkpoint:
     content: dict
 
     @property
-    def ours(self) -> bool:
+    def written_here(self) -> bool:
+        """Whether this program wrote it."""
         return self.content.keys() >= OUR_KEYS
+
+    @property
+    def has_average(self) -> bool:
+        """Whether the run kept an average of its weights."""
+        return AVERAGE_KEYS["coarse"] in self.content
+
+    def load(self, parts: Mapping[str, "Part"]) -> list[str]:
+        """Load each entry into its part. Returns the entries that the file does not have; InputError where one does not
+        fit, or a network is not there."""
+        missing = []
+        for entry, part in parts.items():
+            state = self.content.get(entry)
+            try:
+                if self.lacks(entry, part):
+                    missing.append(entry)
+                else:
+                    part.load_state_dict(state)
+            except InputError as error:
+                raise InputError(f"{self.path}: {error}") from error
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+                raise InputError(f"{self.path}: its entry {entry} cannot be used ({error})") from error
+        return missing
+
+    def lacks(self, entry: str, part: "Part") -> bool:
+        """Whether the file has no state for this part. Networks must have one; an empty optimizer state counts as
+        none."""
+        if isinstance(part, NetworkPart):
+            return False
+        return entry not in self.content or (isinstance(part, OptimizerPart) and not self.content[entry])
+
+
+class Part(Protocol):
+    """What a checkpoint saves and loads."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+@dataclass(frozen=True)
+class NetworkPart:
+    """A network that takes only weights of its own shapes. which: coarse or fine. entry: where a checkpoint has it."""
+
+    network: nn.Module
+    which: str
+    entry: str
+
+    def state_dict(self) -> dict:
+        return self.network.state_dict()
+
+    def load_state_dict(self, state: dict | None) -> None:
+        expected = self.network.state_dict()
+        if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            why = " as N_importance > 0" if self.which == "fine" else ""
+            raise InputError(f"holds no {self.which} network ({self.entry}), expected one{why}")
+        for name in sorted(expected.keys() | state.keys()):
+            found, wanted = (tuple(s[name].shape) if name in s else None for s in (state, expected))
+            if found != wanted:
+                raise InputError(
+                    f"{self.which} network, {name}: found {found or 'none'}, expected {wanted or 'none'}; "
+                    "do the options (netdepth, netwidth, multires, use_viewdirs, mi_mlp ...) match the run's?"
+                )
+        self.network.load_state_dict(state)
+
+
+def network_parts(networks: CoarseFine, keys: Mapping[str, str] = NETWORK_KEYS) -> dict[str, NetworkPart]:
+    """The networks that there are, by their entries."""
+    pair = {"coarse": networks.coarse, "fine": networks.fine}
+    parts = [NetworkPart(network, which, keys[which]) for which, network in pair.items() if network is not None]
+    return {part.entry: part for part in parts}
+
+
+@dataclass(frozen=True)
+class OptimizerPart:
+    """An optimizer whose state asks for no fused kernels in a file: other devices and versions may have none."""
+
+    optimizer: torch.optim.Optimizer
+
+    def state_dict(self) -> dict:
+        return with_fused(self.optimizer.state_dict(), None)
+
+    def load_state_dict(self, state: dict) -> None:
+        try:
+            self.optimizer.load_state_dict(with_fused(state, self.optimizer.defaults["fused"]))
+            for parameter, moments in self.optimizer.state.items():
+                if moments["exp_avg"].shape != parameter.shape or moments["exp_avg_sq"].shape != parameter.shape:
+                    found = tuple(moments["exp_avg"].shape)
+                    raise ValueError(f"a moment of shape {found} for {tuple(parameter.shape)}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"its optimizer state does not fit the networks ({error})") from error
+
+
+def with_fused(state: dict, fused: bool | None) -> dict:
+    """An optimizer's state that asks for fused kernels, or not."""
+    return state | {"param_groups": [group | {"fused": fused} for group in state["param_groups"]]}
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -51,12 +150,12 @@ def saved(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(path.stem), path) for path in paths if re.fullmatch(r"\d+\.tar", path.name))
 
 
-def latest(folder: Path) -> Path | None:
+def newest(folder: Path) -> Path | None:
     """The checkpoint with the greatest step."""
     return next((path for _, path in reversed(saved(folder))), None)
 
 
-def newest_valid(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+def newest_readable(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint of a run that can be read; each one that cannot is said. None where a run has none;
     InputError where it has some and none can be read."""
     paths = [path for _, path in reversed(saved(folder))]
@@ -78,34 +177,15 @@ def remove_old(folder: Path, step: int, keep: int, spared: int | None = None) ->
                 path.unlink(missing_ok=True)
 
 
-def save(folder: Path, step: int, networks, optimizer, *, options: dict, random_states: dict, sampler: dict,
-         occupancy: dict | None = None, average=None, held_out: dict | None = None) -> Path:
-    """Write a checkpoint so that a crash at any moment leaves either all of it or none.
-
-    networks: the coarse and the fine network (or None), with `coarse` and `fine` attributes; average: likewise, of
-    averaged weights.
-    """
-    content = {
-        "global_step": step,
-        "optimizer_state_dict": with_fused(optimizer.state_dict(), None),
-        "version": VERSION,
-        "options": options,
-        "random_states": random_states,
-        "sampler": sampler,
-    }
-    for keys, pair in ((NETWORK_KEYS, networks), (AVERAGE_KEYS, average)):
-        content |= {key: network.state_dict() for which, key in keys.items() if (network := getattr(pair, which, None))}
-    content |= {name: state for name, state in (("occupancy", occupancy), ("held_out", held_out)) if state is not None}
+def save(folder: Path, step: int, options: dict, parts: Mapping[str, Part]) -> Path:
+    """Write a checkpoint so that a crash at any moment leaves either all of it or none. parts: entry -> what is saved
+    there."""
+    content = {"global_step": step, "version": VERSION, "options": options}
+    content |= {entry: part.state_dict() for entry, part in parts.items()}
     content["checksum"] = checksum(content)
     with atomic_file(path_of(make_folder(folder), step)) as file:
         file.write(serialised(content))
     return path_of(folder, step)
-
-
-def with_fused(state: dict, fused: bool | None) -> dict:
-    """An optimizer's state that asks for fused kernels, or not. In a file it does not: other devices and versions may
-    have none."""
-    return state | {"param_groups": [group | {"fused": fused} for group in state["param_groups"]]}
 
 
 def serialised(content: dict) -> memoryview:
@@ -119,22 +199,22 @@ def checksum(content: dict) -> str:
     """SHA-256 of everything in a checkpoint but its own entry "checksum": tensors by their type, shape and bytes,
     anything else as it prints."""
     digest = hashlib.sha256()
-    for part in parts({name: value for name, value in content.items() if name != "checksum"}):
+    for part in hashed_parts({name: value for name, value in content.items() if name != "checksum"}):
         digest.update(part)
     return digest.hexdigest()
 
 
-def parts(value) -> Iterable[bytes]:
+def hashed_parts(value) -> Iterable[bytes]:
     """What is hashed of a value, through dictionaries and sequences."""
     if isinstance(value, dict):
         yield b"{%d" % len(value)
         for key, entry in value.items():
             yield repr(key).encode()
-            yield from parts(entry)
+            yield from hashed_parts(entry)
     elif isinstance(value, list | tuple):
         yield b"[%d" % len(value)
         for entry in value:
-            yield from parts(entry)
+            yield from hashed_parts(entry)
     elif isinstance(value, torch.Tensor):
         yield f"{value.dtype} {tuple(value.shape)}".encode()
         yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
@@ -180,59 +260,16 @@ def completed_updates(path: Path, content: dict) -> int:
     return int(path.stem) if path.stem.isdecimal() and int(path.stem) in (step, step + 1) else step + 1
 
 
-def load_networks(checkpoint: Checkpoint, networks, averaged: bool = False) -> None:
-    """Load the weights into networks of the same shapes, or raise InputError. averaged: load the averaged weights,
-    where the file has them."""
-    for which, key in (AVERAGE_KEYS if averaged and has_average(checkpoint) else NETWORK_KEYS).items():
-        network = getattr(networks, which)
-        if network is not None:
-            load_network(checkpoint, key, network, which)
-
-
-def has_average(checkpoint: Checkpoint) -> bool:
-    """Whether the run kept an average of its weights."""
-    return AVERAGE_KEYS["coarse"] in checkpoint.content
-
-
-def load_network(checkpoint: Checkpoint, key: str, network: nn.Module, which: str) -> None:
-    state, expected = checkpoint.content.get(key), network.state_dict()
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{checkpoint.path}: holds no {which} network ({key}), expected one as N_importance > 0")
-    for name in sorted(expected.keys() | state.keys()):
-        found, wanted = (tuple(s[name].shape) if name in s else None for s in (state, expected))
-        if found != wanted:
-            raise InputError(
-                f"{checkpoint.path}: {which} network, {name}: found {found or 'none'}, expected {wanted or 'none'}; "
-                "do the options (netdepth, netwidth, multires, use_viewdirs, mi_mlp ...) match the run's?"
-            )
-    network.load_state_dict(state)
-
-
-def load_optimizer(checkpoint: Checkpoint, optimizer) -> bool:
-    """Load the optimizer's state; False where the file has none."""
-    state = checkpoint.content.get("optimizer_state_dict")
-    if not state:
-        return False
-    try:
-        optimizer.load_state_dict(with_fused(state, optimizer.defaults["fused"]))
-        for parameter, moments in optimizer.state.items():
-            if moments["exp_avg"].shape != parameter.shape or moments["exp_avg_sq"].shape != parameter.shape:
-                raise ValueError(f"a moment of shape {tuple(moments['exp_avg'].shape)} for {tuple(parameter.shape)}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{checkpoint.path}: its optimizer state does not fit the networks ({error})") from error
-    return True
-
-
 def set_aside(folder: Path, step: int) -> Path | None:
     """Move checkpoints and pictures later than `step` to a new subfolder, so that a run which starts at
     `step` neither overwrites them nor resumes from them. Returns the subfolder, None where none is later."""
     later = [path for saved_step, path in saved(folder) if saved_step > step]
-    if later:
-        pictures = ((re.fullmatch(r"[a-z_]+_(\d+)(_factor\d+)?", path.name), path) for path in folder.iterdir())
-        later += [path for match, path in pictures if match and path.is_dir() and int(match[1]) > step
-                  and not path.name.startswith("superseded_")]
-    else:
+    if not later:
         return None
+    for path in folder.iterdir():
+        pictures = parse_picture_folder(path.name)
+        if pictures and path.is_dir() and pictures.step > step:
+            later.append(path)
     aside = free_path(folder / "superseded")
     aside.mkdir()
     for path in later:

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infonerf.evaluation.ray_psnr import DrawnRays, psnr_of_rays
-from infonerf.rendering.pictures import Renderer
-from infonerf.scene.scene import Scene, check_views
+from infonerf.evaluation.estimates import DrawnRays, psnr_of_rays
+from infonerf.rendering.renderer import Renderer
+from infonerf.scene.scene import Scene
+from infonerf.scene.splits import check_views
 from infonerf.system.errors import InputError
 
 HELD_OUT_RAYS = 4096  # of all held-out views together
@@ -18,15 +19,15 @@ def held_out_views(scene: Scene, named: Sequence[int] | None) -> tuple[int, ...]
     Raises InputError where there are none, or one of them is trained on or tested on.
     """
     if named:
-        check_views(list(named), len(scene.poses), "val_scene")
-        for kind, views in (("training", scene.train), ("test", scene.test)):
+        check_views(list(named), len(scene.view_names), "val_scene")
+        for kind, views in (("training", scene.split.train), ("test", scene.split.test)):
             if shared := set(named) & set(views):
                 raise InputError(f"--val_scene: view {min(shared)} is a {kind} view, expected others")
         return tuple(named)
-    if not scene.val or set(scene.val) & set(scene.test):
+    if not scene.split.val or set(scene.split.val) & set(scene.split.test):
         raise InputError(f"--i_val: {scene.name} has no validation views, expected --val_scene to name some that "
                          "are neither trained on nor tested on")
-    return scene.val
+    return scene.split.val
 
 
 @dataclass
@@ -49,7 +50,7 @@ class HeldOut:
         return 0 < self.patience <= self.waited
 
     def measure(self, renderer: Renderer, step: int) -> float:
-        """The rays' PSNR (the mean of the views') after `step` updates, noted."""
+        """The rays' PSNR in dB (the mean of the views') after `step` updates, which is noted."""
         psnr = psnr_of_rays(renderer, self.drawn)["psnr"]
         if psnr > self.best:
             self.best, self.best_step, self.waited = psnr, step, 0

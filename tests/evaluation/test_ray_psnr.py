@@ -1,19 +1,17 @@
 """PSNR of random rays, against whole pictures."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from infonerf.evaluation import ray_psnr
-from infonerf.evaluation.ray_psnr import colour_corrected, draw_rays, psnr_of_rays
-from infonerf.fields.nerf import DenseQuery, Sampling
-from infonerf.rendering.pictures import Renderer
-from infonerf.training.sampler import cameras_of, image_rays
+from infonerf.evaluation import estimates
+from infonerf.evaluation.estimates import colour_corrected, draw_rays, psnr_of_rays
+from infonerf.rendering.dense import DenseQuery
+from infonerf.rendering.renderer import Renderer, Sampling
 from support.draws import rand
-from support.scenes import HEIGHT, WIDTH, memory_scene, small_networks
+from support.scenes import HEIGHT, WIDTH, memory_scene, small_networks, with_photographs
 
 CPU = torch.device("cpu")
 
@@ -21,12 +19,22 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def renderer():
     networks = small_networks(3, True, torch.float32)
-    return Renderer(networks, Sampling(4, 3), chunk=7, query=DenseQuery(), pixel_center=0.5, device=CPU)
+    return Renderer(networks, Sampling(4, 3), query=DenseQuery(), chunk=7)
+
+
+def centred_scene(**readers):
+    """memory_scene with rays through the centres of pixels, and readers of its own."""
+    return with_photographs(memory_scene(pixel_center=0.5), **readers)
+
+
+def picture_of(renderer, scene, view):
+    """A view as it is rendered whole, rgb h w 3."""
+    return renderer.image(scene.cameras.at([view])).rgb.double().numpy()
 
 
 def pixels_of(drawn, scene, view):
     """Which pixel each drawn ray belongs to."""
-    rays = image_rays(cameras_of(scene, [view], 0.5, CPU), HEIGHT, WIDTH)
+    rays = scene.cameras.at([view]).to(CPU).image_rays()
     same = (drawn.rays.directions[:, None] == rays.directions).all(-1)
     assert (same.sum(1) == 1).all()
     assert (drawn.rays.origins == rays.origins[0]).all()
@@ -35,16 +43,17 @@ def pixels_of(drawn, scene, view):
 
 def test_rays_are_those_of_the_pictures(renderer):
     seen, index = {}, np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
-    scene = replace(memory_scene(), mask=lambda view: index % (view + 2) == 0)
-    drawn, views = draw_rays(scene, (2, 5), 61, 0.5, CPU), (2, 5)
+    scene = centred_scene(mask=lambda view: index % (view + 2) == 0)
+    drawn, views = draw_rays(scene, (2, 5), 61, CPU), (2, 5)
     for part, view in zip(drawn, views, strict=True):
         chosen = pixels_of(part, scene, view)
         assert len(chosen) == 30
         assert len(set(chosen)) > 20  # drawn over the whole picture
-        truth, mask = scene.image(view).reshape(-1, 3)[chosen], scene.mask(view).flatten()[chosen]
+        truth = scene.photographs.image(view).reshape(-1, 3)[chosen]
+        mask = scene.photographs.mask(view).flatten()[chosen]
         assert (part.truth.numpy() == truth).all()
         assert (part.mask.numpy() == mask).all()
-        picture = renderer.view(scene, view).rgb.double().numpy().reshape(-1, 3)[chosen]
+        picture = picture_of(renderer, scene, view).reshape(-1, 3)[chosen]
         error = ((picture - truth) ** 2).mean(-1)
         seen[view] = error.mean(), error[mask].mean()
     psnr = [[-10 * math.log10(mse) for mse in seen[view]] for view in views]
@@ -57,15 +66,15 @@ def test_rays_are_those_of_the_pictures(renderer):
 
 
 def test_a_draw_is_the_same_again_and_masks_may_be_missing_or_empty(renderer):
-    scene = memory_scene()
-    first, again = (draw_rays(scene, (0, 1, 2), 2, 0.5, CPU) for _ in range(2))
+    scene = centred_scene()
+    first, again = (draw_rays(scene, (0, 1, 2), 2, CPU) for _ in range(2))
     for a, b in zip(first, again, strict=True):
         assert len(a.rays) == 1
         assert (a.rays.directions == b.rays.directions).all()
         assert a.mask is None
     assert "psnr_masked" not in psnr_of_rays(renderer, first)
-    masked = replace(scene, mask=lambda view: np.full((HEIGHT, WIDTH), view == 1))
-    drawn = draw_rays(masked, (0, 1), 40, 0.5, CPU)
+    masked = centred_scene(mask=lambda view: np.full((HEIGHT, WIDTH), view == 1))
+    drawn = draw_rays(masked, (0, 1), 40, CPU)
     assert psnr_of_rays(renderer, drawn)["psnr_masked"] == psnr_of_rays(renderer, drawn[1:])["psnr"]
 
 
@@ -90,11 +99,11 @@ def test_colour_correction_undoes_an_exposure():
 
 def test_corrected_psnr_is_of_each_view_and_of_its_mask(renderer, monkeypatch):
     index = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
-    drawn = draw_rays(replace(memory_scene(), mask=lambda view: index % (view + 2) == 0), (2, 5), 61, 0.5, CPU)
-    monkeypatch.setattr(ray_psnr, "ENOUGH", 5)
+    drawn = draw_rays(centred_scene(mask=lambda view: index % (view + 2) == 0), (2, 5), 61, CPU)
+    monkeypatch.setattr(estimates, "ENOUGH", 5)
     errors = []
     for rays, truth, mask in drawn:
-        rgb = renderer.image(rays, 1, len(rays), lambda n: None).rgb[0].double()
+        rgb = renderer.last_pass(rays).rgb.double()
         errors.append([(colour_corrected(rgb[part], truth[part].double()) - truth[part]).square().mean()
                        for part in (torch.ones(30, dtype=torch.bool), mask)])  # fmt: skip
     psnr = -10 * np.log10(np.array(errors)).mean(0)
@@ -107,7 +116,7 @@ def test_corrected_psnr_is_of_each_view_and_of_its_mask(renderer, monkeypatch):
 
 def test_few_rays_are_not_corrected(renderer):
     """Two rays are fitted exactly, which says nothing."""
-    drawn = draw_rays(memory_scene(), (0, 1), 98, 0.5, CPU) + draw_rays(memory_scene(), (2,), 50, 0.5, CPU)
+    drawn = draw_rays(centred_scene(), (0, 1), 98, CPU) + draw_rays(centred_scene(), (2,), 50, CPU)
     assert [len(part.rays) for part in drawn] == [49, 49, 50]
     alone = psnr_of_rays(renderer, drawn[2:], colour_correct=True)["psnr_corrected"]
     assert psnr_of_rays(renderer, drawn, colour_correct=True)["psnr_corrected"] == alone

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate import finite, means, measure
-from infonerf.evaluation import tiles
-from infonerf.evaluation.metrics import WINDOW, mse, psnr_of_mse, ssim_map
-from infonerf.evaluation.tiles import EDGE, draw_tiles, measure_tiles, rendered_pixels, spans
-from infonerf.fields.nerf import DenseQuery, Sampling
-from infonerf.rendering.pictures import Renderer
+from infonerf.evaluation.estimates import EDGE, SIDE, draw_tiles, measure_tiles, rendered_pixels, spans
+from infonerf.evaluation.metrics import WINDOW, finite, means, mse, psnr_of_mse, ssim_map
+from infonerf.evaluation.views import measure_view
+from infonerf.rendering.dense import DenseQuery
+from infonerf.rendering.renderer import Renderer, Sampling
 from support.draws import seeded
-from support.scenes import memory_scene, refused, small_networks
+from support.scenes import memory_scene, refused, small_networks, with_photographs
 
 H, W, VIEWS = 27, 38, (2, 5)
 ALL = 10**6
@@ -23,14 +22,19 @@ ALL = 10**6
 @pytest.fixture(scope="module")
 def renderer():
     networks = small_networks(3, True, torch.float32)
-    return Renderer(networks, Sampling(4, 3), 50, DenseQuery(), 0.5, torch.device("cpu"))
+    return Renderer(networks, Sampling(4, 3), query=DenseQuery(), chunk=50)
 
 
-def wide_scene(mask=None):
+def wide_scene(mask=None, height=H, width=W):
     """memory_scene's cameras, with pictures large enough for SSIM, of random pixels."""
-    scene = memory_scene()
-    pictures = {view: torch.rand(H, W, 3, generator=seeded(view)).numpy() for view in VIEWS}
-    return replace(scene, height=H, width=W, image=pictures.__getitem__, mask=mask)
+    scene = memory_scene(pixel_center=0.5, sizes=[(height, width)] * 6)
+    pictures = {view: torch.rand(height, width, 3, generator=seeded(view)).numpy() for view in VIEWS}
+    return with_photographs(scene, image=pictures.__getitem__, mask=mask)
+
+
+def rendered(renderer, scene, view):
+    """The whole picture of a view."""
+    return renderer.image(scene.cameras.at([view]))
 
 
 def half(view):
@@ -46,7 +50,7 @@ def metrics_of_tiles(renderer, scene, views, drawn, progress=lambda n: None):
 
 
 def means_of_whole_pictures(renderer, scene):
-    views = [measure(renderer.view(scene, view), scene, view, renderer, None) for view in VIEWS]
+    views = [measure_view(rendered(renderer, scene, view), scene, view, 1, None) for view in VIEWS]
     pooled = psnr_of_mse(np.mean([one["mse"] for one in views]))
     names = [name for name in views[0] if name != "mse" and views[0][name] is not None]
     return {name: np.mean([one[name] for one in views]) for name in names} | {"psnr_pooled": pooled}
@@ -68,7 +72,8 @@ def test_few_tiles_are_those_parts_of_the_whole_pictures(renderer):
     found, expected = metrics_of_tiles(renderer, scene, VIEWS, drawn), {}
     for view, centres in zip(VIEWS, drawn, strict=True):
         assert 0.2 < centres[EDGE:-EDGE, EDGE:-EDGE].mean() < 0.7
-        rgb, truth = renderer.view(scene, view).rgb.double().numpy(), scene.image(view).astype(float)
+        rgb = rendered(renderer, scene, view).rgb.double().numpy()
+        truth = scene.photographs.image(view).astype(float)
         similar = np.full((H, W), np.nan)
         similar[EDGE:-EDGE, EDGE:-EDGE] = ssim_map(*(torch.from_numpy(x).movedim(-1, 0)[None] for x in (rgb, truth)))
         own = np.zeros((H, W), bool)  # pixel by pixel: the tile of the nearest centre of any window
@@ -97,13 +102,13 @@ def test_only_the_pixels_of_the_tiles_windows_are_rendered(renderer):
 
 def test_tiles_are_spread_over_each_view_and_the_same_again():
     """One of each run of tiles; no tile is larger than it may be."""
-    scene = replace(wide_scene(), height=100, width=110)
+    scene = wide_scene(height=100, width=110)
     numbers = np.full((100, 110), -1)
     grid = [(rows, cols) for rows in spans(100) for cols in spans(110)]
     for number, tile in enumerate(grid):
         assert (numbers[tile] == -1).all()
         numbers[tile] = number
-        assert max(numbers[tile].shape) <= tiles.SIDE
+        assert max(numbers[tile].shape) <= SIDE
     assert (numbers[EDGE:-EDGE, EDGE:-EDGE] >= 0).all()
     assert (numbers == -1).sum() == 100 * 110 - 90 * 100
     first, again = (draw_tiles(scene, (0, 1, 2), 31) for _ in range(2))
@@ -138,7 +143,6 @@ def test_a_rendering_that_is_not_finite_has_no_means(renderer):
 
 
 def test_pictures_smaller_than_a_window():
-    scene = replace(wide_scene(), height=WINDOW - 1)
-    with refused("--tiles: views of memory have 38 x 10 pixels, expected 11 x 11 at least"):
-        draw_tiles(scene, VIEWS, 4)
-    assert draw_tiles(replace(scene, height=WINDOW, width=WINDOW), (2,), 4)[0].sum() == 1
+    with refused("--tiles: view v_2 of memory has 38 x 10 pixels, expected 11 x 11 at least"):
+        draw_tiles(wide_scene(height=WINDOW - 1), VIEWS, 4)
+    assert draw_tiles(wide_scene(height=WINDOW, width=WINDOW), (2,), 4)[0].sum() == 1

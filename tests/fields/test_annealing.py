@@ -8,22 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-import run_nerf_helpers as build
 from infonerf.command_line import parse_options
-from infonerf.fields.nerf import (
-    Annealing,
-    DenseQuery,
-    NeRF,
-    Networks,
-    Sampling,
-    band_weights,
-    positional_encoding,
-    render_groups,
-)
-from infonerf.rendering.pictures import make_renderer
+from infonerf.fields.field import CoarseFine
+from infonerf.fields.nerf import Annealing, NeRF, band_weights, positional_encoding
+from infonerf.rendering.dense import DenseQuery
+from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
-from loss import loss_terms
-from run_nerf import main, make_trainer
+from infonerf.scene.scene import with_depth_range
+from infonerf.training.terms import StepView, loss_terms, total_loss
+from loss import colour_losses
+from run_nerf import create_trainer, main
+from run_nerf_helpers import create_networks, create_sampler, load_scene
 from support.draws import rand
 from support.runs import LOSSES, options
 from support.scenes import memory_scene, write_blender
@@ -48,7 +43,7 @@ def test_annealed_frequencies(start, end, multires, multires_views):
         views = positional_encoding(x, multires_views)
         for k in range(multires_views):
             views[:, 3 + 6 * k : 9 + 6 * k] *= min(max(shown * multires_views / multires - k, 0), 1)
-        torch.testing.assert_close(network.encoded_views(x), views)
+        torch.testing.assert_close(network.encode_directions(x), views)
 
 
 def test_shown_frequencies():
@@ -80,13 +75,13 @@ def test_the_mask_is_that_of_the_step(tmp_path, query):
     extra = {"sparse": [], "dense": ["--exact_dense"], "skip_empty": ["--skip_empty"]}[query]
     command = options(scene, tmp_path, "--no_batching", *extra, "--freq_start", "2", "--freq_end_iter", "8")
     command += ["--density_bias", "0.5", "--N_iters", "3"]
-    args, _ = parse_options(command)
-    loaded = build.build_scene(args)
-    trainer = make_trainer(args, loaded, torch.device("cpu"))
+    config, _ = parse_options(command)
+    loaded = load_scene(config.data)
+    trainer = create_trainer(config, loaded, torch.device("cpu"))
     for _ in range(3):
         trainer.train_step()
     assert trainer.networks.fine.point_mask[3::6].tolist() == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
-    expected = make_renderer(args, trainer.networks, loaded).view(loaded, loaded.test[0]).rgb
+    expected = trainer.picture_renderer().image(loaded.cameras.at([loaded.split.test[0]])).rgb
     assert main(command) == 0
     assert main([*command, "--render_only", "--testskip", "0", "--i_img", "0"]) == 0
     [path, *_] = sorted(tmp_path.glob("logs/run/renderonly_test_000003/*r_0.png"))
@@ -95,22 +90,24 @@ def test_the_mask_is_that_of_the_step(tmp_path, query):
 
 def test_masked_gradients_of_both_queries():
     """The backward pass of the sparse query evaluates the features again."""
-    args, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "6",
+    config, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "6",
                              "--use_viewdirs", "--netwidth", "8", "--netwidth_fine", "8", "--N_importance", "4",
                              "--freq_end_iter", "9", "--density_bias", "1"])  # fmt: skip
-    networks = build.build_networks(args, torch.device("cpu"), torch.Generator().manual_seed(1))
-    networks = Networks(*(network.double() for network in networks))
-    sampler = build.build_sampler(args, memory_scene(), torch.device("cpu"))
+    scene, cpu = memory_scene(), torch.device("cpu")
+    networks = create_networks(config, scene, cpu, torch.Generator().manual_seed(1))
+    networks = CoarseFine(*(network.double() for network in networks))
+    sampler = create_sampler(config, scene, cpu)
     batch = sampler.draw(1, {"seen"}, torch.Generator().manual_seed(0))
-    batch = batch._replace(groups={name: replace(rays, origins=rays.origins.double(),
-                                                 directions=rays.directions.double())
-                                   for name, rays in batch.groups.items()})  # fmt: skip
+    groups = {name: replace(rays, origins=rays.origins.double(), directions=rays.directions.double())
+              for name, rays in batch.groups.items()}  # fmt: skip
+    batch = batch._replace(groups=groups, target=batch.target.double())
     gradients = []
     for step, query in ((4, SparseQuery(7)), (4, DenseQuery(64)), (9, DenseQuery(64))):
         networks.set_step(step)
-        renderings = render_groups(networks, batch.groups, Sampling(4, 4), torch.Generator().manual_seed(2), 99, query)
-        terms = loss_terms(renderings, batch.target.double(), [], step)
-        gradients.append(torch.autograd.grad(sum(value for _, value in terms.values()), networks.parameters()))
+        renderer = Renderer(networks, Sampling(4, 4), query=query, chunk=99)
+        renderings = renderer.groups(batch.groups, torch.Generator().manual_seed(2))
+        terms = loss_terms(StepView.of(renderings, batch), colour_losses(), step)
+        gradients.append(torch.autograd.grad(total_loss(terms), networks.parameters()))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-8, atol=1e-12)
     assert not torch.allclose(gradients[1][0], gradients[2][0])
     assert (gradients[1][0][:, 3 + 6 * 5 :] == 0).all()
@@ -127,16 +124,16 @@ GROUPS = {"seen", "unseen", "seen_near", "unseen_near"}
 
 def test_range_of_each_step():
     """Of all groups, by RegNeRF's formula; the same rays but for their depths; from the end on exactly near and far."""
-    scene = replace(memory_scene(), near=0.1, far=5.0)
-    narrow, whole = (build.build_sampler(parse_options([*SMALL, *extra])[0], scene, torch.device("cpu"))
+    scene = with_depth_range(memory_scene(), 0.1, 5.0)
+    narrow, whole = (create_sampler(parse_options([*SMALL, *extra])[0], scene, torch.device("cpu"))
                      for extra in (RANGE, []))  # fmt: skip
     for step in range(1, 11):
-        share = min(max(step / 8, 0.25), 1)
+        fraction = min(max(step / 8, 0.25), 1)
         batch, other = (sampler.draw(step, GROUPS, torch.Generator().manual_seed(step)) for sampler in (narrow, whole))
         assert batch.groups.keys() == GROUPS
         for group, rays in batch.groups.items():
             assert torch.equal(rays.directions, other.groups[group].directions)
-            assert (rays.near, rays.far) == pytest.approx((2.55 - share * 2.45, 2.55 + share * 2.45))
+            assert (rays.near, rays.far) == pytest.approx((2.55 - fraction * 2.45, 2.55 + fraction * 2.45))
             assert step < 8 or (rays.near, rays.far) == (0.1, 5.0)
 
 
@@ -144,16 +141,16 @@ def test_range_of_each_step():
 def test_pictures_have_the_whole_range(query):
     scene, pictures = memory_scene(), []
     for extra in (RANGE, []):
-        args, _ = parse_options([*SMALL, *query, *extra, "--density_bias", "0.5"])
-        trainer = make_trainer(args, scene, torch.device("cpu"))
-        pictures.append(make_renderer(args, trainer.networks, scene).view(scene, 5))
+        config, _ = parse_options([*SMALL, *query, *extra, "--density_bias", "0.5"])
+        trainer = create_trainer(config, scene, torch.device("cpu"))
+        pictures.append(trainer.picture_renderer().image(scene.cameras.at([5])))
     assert torch.equal(pictures[0].depth, pictures[1].depth)
     assert (pictures[0].acc > 0.5).any()
 
 
 def test_training_samples_the_range_of_the_step():
-    args, _ = parse_options([*SMALL, *RANGE, "--density_bias", "0.5"])
-    trainer = make_trainer(args, memory_scene(), torch.device("cpu"))
+    config, _ = parse_options([*SMALL, *RANGE, "--density_bias", "0.5"])
+    trainer = create_trainer(config, memory_scene(), torch.device("cpu"))
     for step in range(1, 10):
         _, renderings = trainer.train_step()
         half = 2 * min(max(step / 8, 0.25), 1)

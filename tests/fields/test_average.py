@@ -1,35 +1,30 @@
-"""averaging.py and --ema_decay: the average against a slow one, its place in checkpoints, and who looks at it."""
+"""average.py and --ema_decay: the average against a slow one, its place in checkpoints, and who looks at it."""
 
-import copy
+import json
 
-import pytest
 import torch
 
 import evaluate
-import run_nerf_helpers as build
 from infonerf.command_line import parse_options
+from infonerf.evaluation.record import Record
+from infonerf.evaluation.views import checksum_of
 from infonerf.fields.average import WeightAverage
-from infonerf.fields.nerf import Networks
 from infonerf.training import checkpoint
-from run_nerf import main, make_trainer
+from run_nerf import create_trainer, main
+from run_nerf_helpers import create_networks, load_scene
 from support.runs import contents, same
 from support.runs import options as training_options
-from support.scenes import small_networks, write_blender
+from support.scenes import small_networks
 
 
 def options(*arguments, **further):
     return [*training_options(*arguments, **further), "--density_bias", "0.5"]
 
 
-@pytest.fixture
-def blender(tmp_path):
-    return write_blender(tmp_path / "scene")
-
-
 def test_the_average_of_a_sequence_of_weights():
     networks = small_networks(3, True)
     first = [p.detach().clone() for p in networks.parameters()]
-    average = WeightAverage(Networks(*map(copy.deepcopy, networks)), networks, 0.4)
+    average = WeightAverage(networks, 0.4)
     expected = [p.clone() for p in first]
     for step in range(1, 7):
         with torch.no_grad():
@@ -67,23 +62,25 @@ def test_the_average_is_what_is_rendered(blender, tmp_path, capsys):
     during = (folder / "metrics.json").read_bytes()
     (folder / "metrics.json").unlink()
     assert evaluate.main([str(tmp_path / "logs/run"), "--device", "cpu"]) == 0
-    assert evaluate.read_record(folder, {})["weights"] == evaluate.json.loads(during)["weights"]
-    args, _ = parse_options(command)
-    networks = build.build_networks(args, torch.device("cpu"), torch.Generator())
-    checkpoint.load_networks(checkpoint.read(tmp_path / "logs/run/000006.tar"), networks, averaged=True)
-    assert evaluate.fingerprint(networks) == evaluate.json.loads(during)["weights"]
-    checkpoint.load_networks(checkpoint.read(tmp_path / "logs/run/000006.tar"), networks)
-    assert evaluate.fingerprint(networks) != evaluate.json.loads(during)["weights"]
+    assert Record.read(folder / "metrics.json").weights == json.loads(during)["weights"]
+    config, _ = parse_options(command)
+    networks = create_networks(config, load_scene(config.data), torch.device("cpu"), torch.Generator())
+    found = checkpoint.read(tmp_path / "logs/run/000006.tar")
+    found.load(checkpoint.network_parts(networks, checkpoint.AVERAGE_KEYS))
+    assert checksum_of(networks) == json.loads(during)["weights"]
+    found.load(checkpoint.network_parts(networks))
+    assert checksum_of(networks) != json.loads(during)["weights"]
 
 
 def test_the_frequencies_of_the_average_are_those_of_the_step(blender, tmp_path):
     extra = ["--no_batching", "--freq_start", "2", "--freq_end_iter", "20", "--ema_decay", "0.9"]
-    args, _ = parse_options(options(blender, tmp_path, *extra))
-    trainer = make_trainer(args, build.build_scene(args), torch.device("cpu"))
+    config, _ = parse_options(options(blender, tmp_path, *extra))
+    trainer = create_trainer(config, load_scene(config.data), torch.device("cpu"))
     for _ in range(3):
         trainer.train_step()
-    assert torch.equal(trainer.rendered.fine.point_mask, trainer.networks.fine.point_mask)
-    assert trainer.rendered.fine is not trainer.networks.fine
+    rendered = trainer.picture_renderer().networks
+    assert torch.equal(rendered.fine.point_mask, trainer.networks.fine.point_mask)
+    assert rendered.fine is not trainer.networks.fine
 
 
 def test_an_average_that_begins_later_is_said(blender, tmp_path, capsys):

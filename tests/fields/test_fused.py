@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from infonerf.fields import fused
-from infonerf.rendering.occupancy import precision
+from infonerf.system.devices import autocast_to
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def case(n, n_in, n_out, dtype=torch.float32):
 
 
 def values_and_gradients(function, layer, x, d_y, dtype=None):
-    with precision(dtype, CPU):
+    with autocast_to(dtype, CPU):
         y = function(layer, x)
     return y, *torch.autograd.grad(y, (x, *layer.parameters()), d_y.to(y.dtype))
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from infonerf.fields.nerf import coarse_depths, fine_depths, sample_pdf
+from infonerf.rendering.depths import coarse_depths, fine_depths, sample_pdf
 from support import reference
 from support.draws import DOUBLE, assert_uniform_between, rand, seeded, some_rays
 

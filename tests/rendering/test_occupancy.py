@@ -1,44 +1,40 @@
 """The occupancy grid: what it lets pass, how it learns, and rendering and training with it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from infonerf.command_line import parse_options
-from infonerf.fields.nerf import DenseQuery, Networks, Sampling, render_image
+from infonerf.fields.field import CoarseFine, Field
 from infonerf.rendering import occupancy
+from infonerf.rendering.dense import DenseQuery
 from infonerf.rendering.occupancy import CELLS, EMPTY, EVERY, POINTS, WARM_UP, Occupancy
+from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
 from infonerf.scene.scene import bounds_of
-from infonerf.training.sampler import cameras_of, image_rays
-from run_nerf import make_trainer
+from run_nerf import create_trainer
 from support.draws import seeded
 from support.scenes import HEIGHT, WIDTH, memory_scene, small_networks
 
 BOUNDS = torch.tensor([[-1.0, -2.0, -4.0], [1.0, 2.0, 4.0]])
 
 
-class Ball(torch.nn.Module):
+class Ball(Field):
     """Density 20 in a ball of radius 0.7 around the origin, raw density -5 elsewhere."""
 
     radius = 0.7
 
-    def features(self, points, hidden=None):
+    def features(self, points):
         return points
 
-    def density(self, points):
-        return torch.where(points.norm(dim=-1) < self.radius, 20.0, -5.0).to(points.dtype)
+    def density(self, features):
+        return torch.where(features.norm(dim=-1) < self.radius, 20.0, -5.0).to(features.dtype)
 
-    def colour(self, points, views, hidden=None):
-        return points
-
-    def encoded_views(self, viewdirs):
-        return viewdirs
-
-    def forward(self, points, viewdirs):
-        return self.colour(points, None), self.density(points)
+    def colour(self, features, encoded):
+        return features
 
 
 def random_points(n=20000):
@@ -72,7 +68,7 @@ def test_cells():
 def test_it_learns_where_the_density_is():
     """Cells that a ball fills are occupied; those far from it are empty once they were looked at; before the end of
     the warm-up nothing is cut off."""
-    grid, ball, generator = Occupancy(BOUNDS), Networks(Ball(), None), seeded()
+    grid, ball, generator = Occupancy(BOUNDS), CoarseFine(Ball(), None), seeded()
     points = random_points()
     points = points[inside(points)]
     for step in range(1, WARM_UP + 40 * EVERY):
@@ -87,12 +83,11 @@ def test_it_learns_where_the_density_is():
 
 
 def test_either_network_counts():
-    grid = Occupancy(BOUNDS)
     empty = small_networks(0, True, torch.float32).coarse
     with torch.no_grad():
         empty.alpha_linear.bias.fill_(-100)
-    for networks in (Networks(empty, Ball()), Networks(Ball(), empty)):
-        grid.fill(networks)
+    for networks in (CoarseFine(empty, Ball()), CoarseFine(Ball(), empty)):
+        grid = Occupancy(BOUNDS).filled(networks)
         assert bool(grid.occupied(torch.zeros(1, 3)))
         assert not grid.occupied(torch.tensor([[0.9, 1.9, 3.9]]))
 
@@ -100,7 +95,7 @@ def test_either_network_counts():
 def test_what_disappears_is_forgotten():
     """A value decays with each visit, and a new greater one counts at once."""
     grid, cells = Occupancy(BOUNDS), torch.tensor([5, 5, 9])
-    solid, nothing = (Networks(small_networks(0, True, torch.float32).coarse, None) for _ in range(2))
+    solid, nothing = (CoarseFine(small_networks(0, True, torch.float32).coarse, None) for _ in range(2))
     with torch.no_grad():
         solid.coarse.alpha_linear.bias.fill_(50)
         nothing.coarse.alpha_linear.bias.fill_(-50)
@@ -117,9 +112,12 @@ def test_what_disappears_is_forgotten():
     assert (grid.density[[5, 9]] > 30).all()
 
 
-def test_fill_sees_the_neighbours_of_what_is_dense():
-    grid = Occupancy(BOUNDS)
-    grid.fill(Networks(Ball(), None))
+def test_a_filled_grid_sees_the_neighbours_of_what_is_dense():
+    """And the grid that it is made from stays as it was."""
+    unused = Occupancy(BOUNDS)
+    grid = unused.filled(CoarseFine(Ball(), None))
+    assert not unused.in_use
+    assert unused.density.isinf().all()
     points = random_points()
     r, cell = points.norm(dim=-1), (BOUNDS[1] - BOUNDS[0]) / CELLS
     assert grid.occupied(points[r < Ball.radius]).all()
@@ -132,21 +130,20 @@ def test_rendering_with_a_filled_grid(n_importance):
     asked = []
 
     class Counted(Ball):
-        def features(self, points, hidden=None):
+        def features(self, points):
             asked.append(len(points))
             return points
 
-    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu"), HEIGHT, WIDTH)
-    networks = Networks(Counted(), Counted() if n_importance else None)
-    grid = Occupancy(BOUNDS)
-    grid.fill(networks)
+    rays = memory_scene().cameras.to("cpu").image_rays(2)
+    networks = CoarseFine(Counted(), Counted() if n_importance else None)
+    grid = Occupancy(BOUNDS).filled(networks)
+    renderer = Renderer(networks, Sampling(24, n_importance), True, SparseQuery(64, None, grid), 1000)
     asked.clear()
-    sampling = Sampling(24, n_importance, white_background=True)
-    ours, dense = (render_image(networks, rays, HEIGHT, WIDTH, sampling, 1000, query)
-                   for query in (SparseQuery(64, None, grid), DenseQuery()))  # fmt: skip
+    ours, n_asked = renderer.last_pass(rays), sum(asked)
+    dense = replace(renderer, query=DenseQuery()).last_pass(rays)
     torch.testing.assert_close(ours, dense, rtol=1e-6, atol=1e-6)
     assert float(dense.acc.max()) > 0.9
-    assert sum(asked) < 0.35 * HEIGHT * WIDTH * (24 + (24 + n_importance) * (n_importance > 0))
+    assert 0 < n_asked < 0.35 * HEIGHT * WIDTH * (24 + (24 + n_importance) * (n_importance > 0))
 
 
 def test_bounds_of_a_scene_without_any():
@@ -154,10 +151,10 @@ def test_bounds_of_a_scene_without_any():
     scene = memory_scene()
     low, high = bounds_of(scene)
     points = []
-    for view in scene.train:
+    for view in scene.split.train:
         for row in (0, HEIGHT):
             for col in (0, WIDTH):
-                fx, fy, cx, cy = scene.intrinsics[view]
+                fx, fy, cx, cy = scene.cameras.intrinsics[view].tolist()
                 direction = scene.poses[view][:, :3] @ [(col - cx) / fx, -(row - cy) / fy, -1]
                 points += [scene.poses[view][:, 3] + z * direction for z in (scene.near, scene.far)]
     np.testing.assert_allclose([low, high], [np.min(points, 0), np.max(points, 0)], rtol=1e-12)
@@ -171,8 +168,8 @@ TINY = ["--expname", "t", "--datadir", "d", "--dataset_type", "blender", "--netw
 def test_training_uses_it(monkeypatch):
     """After the warm-up a step asks only about what may be dense, even if that is nothing."""
     monkeypatch.setattr(occupancy, "WARM_UP", 2 * EVERY)
-    args, _ = parse_options(TINY)
-    trainer = make_trainer(args, memory_scene(), torch.device("cpu"))
+    config, _ = parse_options(TINY)
+    trainer = create_trainer(config, memory_scene(), torch.device("cpu"))
     for _ in range(2 * EVERY):
         trainer.train_step()
     assert trainer.occupancy.in_use

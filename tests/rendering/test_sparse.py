@@ -6,15 +6,18 @@ import math
 import pytest
 import torch
 
-from infonerf.fields.nerf import DenseQuery, Networks, Sampling, render_groups, render_image, render_rays
+from infonerf.fields.field import CoarseFine, Field
 from infonerf.rendering import sparse
+from infonerf.rendering.dense import DenseQuery
 from infonerf.rendering.occupancy import Occupancy
+from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
+from infonerf.scene.cameras import Rays
 from infonerf.system import workers
-from infonerf.training.sampler import MovedPose, NearPixel, Rays, cameras_of, image_rays
-from loss import loss_terms, needed_groups, total_loss
+from infonerf.training.neighbours import MovedPose, NearPixel
+from infonerf.training.terms import StepView, loss_terms, needed_groups, total_loss
 from support.scenes import HEIGHT, WIDTH, memory_scene, small_networks
-from support.steps import make_regularizers, make_sampler
+from support.steps import make_losses, make_sampler
 
 DOUBLE = torch.float64
 SAMPLES = 8
@@ -28,7 +31,7 @@ def set_threads():
     torch.set_num_threads(before)
 
 
-def networks_of(kind: str, use_viewdirs: bool = True, dtype=DOUBLE) -> Networks:
+def networks_of(kind: str, use_viewdirs: bool = True, dtype=DOUBLE) -> CoarseFine:
     """mixed: density above 0 at about half of all points. empty: nowhere. solid: rays end at their first sample."""
     networks = small_networks(6, use_viewdirs, DOUBLE)
     points = 6 * torch.rand(500, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)) - 3
@@ -37,19 +40,20 @@ def networks_of(kind: str, use_viewdirs: bool = True, dtype=DOUBLE) -> Networks:
             bias = network.alpha_linear.bias if use_viewdirs else network.output_linear.bias[3:4]
             level = network.density(network.features(points)).median()
             bias.add_({"mixed": -level, "empty": -100, "solid": 1000}[kind])
-    return Networks(*(network.to(dtype) for network in networks))
+    return CoarseFine(*(network.to(dtype) for network in networks))
 
 
-def gradients(networks: Networks, query, *, smoothing=None, batching=False, noise=0.5, white=False, dtype=DOUBLE):
+def gradients(networks: CoarseFine, query, *, smoothing=None, batching=False, noise=0.5, white=False, dtype=DOUBLE):
     """The loss of a step with entropy (and smoothness) and its gradient by every parameter."""
     sampler = make_sampler(memory_scene(), batching=batching, neighbourhood=smoothing, n_seen=5, n_unseen=4)
-    regularizers = make_regularizers(True, smoothing is not None, True)
-    batch = sampler.draw(1, needed_groups(regularizers, 1), torch.Generator().manual_seed(1))
+    losses = make_losses(True, smoothing is not None, True)
+    batch = sampler.draw(1, needed_groups(losses, 1), torch.Generator().manual_seed(1))
     groups = {name: Rays(rays.origins.to(dtype), rays.directions.to(dtype), rays.near, rays.far)
               for name, rays in batch.groups.items()}  # fmt: skip
-    sampling = Sampling(SAMPLES, 6, white_background=white, noise_std=noise)
-    renderings = render_groups(networks, groups, sampling, torch.Generator().manual_seed(2), 1000, query)
-    loss = total_loss(loss_terms(renderings, batch.target.to(dtype), regularizers, 1))
+    renderer = Renderer(networks, Sampling(SAMPLES, 6, noise_std=noise), white, query, 1000)
+    renderings = renderer.groups(groups, torch.Generator().manual_seed(2))
+    view = StepView.of(renderings, batch._replace(target=batch.target.to(dtype)), networks)
+    loss = total_loss(loss_terms(view, losses, 1))
     return loss.detach(), torch.autograd.grad(loss, networks.parameters(), allow_unused=True)
 
 
@@ -95,8 +99,8 @@ def test_gradients_of_rays_that_miss_or_hit_at_once(kind, dtype, tolerance):
 def test_gradients_within_a_grid(block, threads, blocks, monkeypatch, set_threads):
     """Samples that a grid leaves are evaluated twice, in blocks, or once, where a block a thread holds them all (or
     would, were its rows not a multiple of some number)."""
-    kept, evaluate_once = [], sparse.evaluate_once
-    monkeypatch.setattr(sparse, "evaluate_once", lambda *given: kept.append(evaluate_once(*given)) or kept[-1])
+    kept, evaluate = [], sparse.evaluate_with_graph
+    monkeypatch.setattr(sparse, "evaluate_with_graph", lambda *given: kept.append(evaluate(*given)) or kept[-1])
     monkeypatch.setattr(SparseQuery, "multiple", 4)
     monkeypatch.setattr(workers, "LEAST_WORK", 1)
     set_threads(threads)
@@ -113,7 +117,7 @@ def test_gradients_within_a_grid(block, threads, blocks, monkeypatch, set_thread
 
 
 def test_pictures_keep_no_graph(monkeypatch):
-    monkeypatch.setattr(sparse, "evaluate_once", None)
+    monkeypatch.setattr(sparse, "evaluate_with_graph", None)
     everywhere = Occupancy(torch.tensor([[-100.0] * 3, [100.0] * 3], dtype=DOUBLE))
     network, rays = networks_of("mixed").coarse, Rays(torch.zeros(2, 3, dtype=DOUBLE), torch.eye(3).double()[:2], 1, 2)
     with torch.no_grad():
@@ -142,24 +146,27 @@ def test_threads_do_not_matter(monkeypatch, set_threads):
 @pytest.mark.parametrize("n", [0, 1, 9, 10, 11, 25])
 def test_blocks(n):
     """Every number once, in blocks of one size but for the last, and padding that repeats a number."""
-    index = torch.arange(100, 100 + n)
-    blocks = SparseQuery(10).blocks(index, 1)
-    assert torch.equal(torch.cat([block[:size] for block, size in blocks]), index)
-    assert {len(block) for block, _ in blocks} == {10 if n else 0}
-    assert all(torch.equal(block[size:], block[size - 1 : size].expand(len(block) - size)) for block, size in blocks)
+    numbers = torch.arange(100, 100 + n)
+    blocks = SparseQuery(10).blocks(numbers, 1)
+    assert torch.equal(torch.cat([block.indices[: block.n] for block in blocks]), numbers)
+    assert {len(block.indices) for block in blocks} == {10 if n else 0}
+    for block in blocks:
+        padding = block.indices[block.n :]
+        assert torch.equal(padding, block.indices[block.n - 1 : block.n].expand(len(padding)))
 
 
 def test_bfloat16_counts_as_half_the_work(set_threads):
     set_threads(2)
     point, network = torch.zeros(1, 3), networks_of("mixed").coarse
-    enough = math.ceil(2 * workers.LEAST_WORK / sparse.size_of(network))
+    assert network.multiplications == sum(parameter.numel() for parameter in network.parameters())
+    enough = math.ceil(2 * workers.LEAST_WORK / network.multiplications)
     for n, dtype, expected in ((enough, None, 2), (enough - 1, None, 1), (2 * enough, torch.bfloat16, 2),
                                (2 * enough - 2, torch.bfloat16, 1)):  # fmt: skip
         assert SparseQuery(8192, dtype).workers(point.expand(n, 3), network) == expected
 
 
 def test_blocks_are_never_greater_than_asked_for():
-    assert max(len(block) for block, _ in SparseQuery(700).blocks(torch.arange(3000), 2)) == 640
+    assert max(len(block.indices) for block in SparseQuery(700).blocks(torch.arange(3000), 2)) == 640
 
 
 @pytest.mark.parametrize("use_viewdirs", [True, False])
@@ -169,7 +176,7 @@ def test_where_all_is_skipped_the_gradients_are_those_of_empty_networks(use_view
     assert_same_gradients(ours, gradients(networks_of("empty", use_viewdirs), DenseQuery()), 1e-10)
 
 
-class Cut(torch.nn.Module):
+class Cut(Field):
     """A network without density where a grid says that space is empty, for DenseQuery."""
 
     def __init__(self, network, grid):
@@ -187,7 +194,7 @@ def test_a_grid_does_what_it_says_and_no_more(use_viewdirs):
     grid = Occupancy(torch.tensor([[-1.5] * 3, [1.5] * 3]))
     grid.density, grid.in_use = torch.rand(grid.density.shape, generator=torch.Generator().manual_seed(0)) / 5, True
     networks = networks_of("mixed", use_viewdirs)
-    dense = gradients(Networks(*(Cut(network, grid) for network in networks)), DenseQuery(), smoothing=NearPixel(3))
+    dense = gradients(CoarseFine(*(Cut(network, grid) for network in networks)), DenseQuery(), smoothing=NearPixel(3))
     ours = gradients(networks, SparseQuery(7, None, grid), smoothing=NearPixel(3))
     assert_same_gradients(ours, dense, 1e-10)
     assert any(gradient.any() for gradient in dense[1] if gradient is not None)
@@ -195,7 +202,7 @@ def test_a_grid_does_what_it_says_and_no_more(use_viewdirs):
 
 def test_changed_weights_have_no_gradients():
     """The backward pass evaluates again: with other weights, it would be gradients of something else."""
-    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    rays = memory_scene().cameras.image_rays(2)
     network = networks_of("mixed").coarse
     _, raw_density = SparseQuery(100)(network, rays, some_z(rays))
     with torch.no_grad():
@@ -208,7 +215,7 @@ def test_frozen_weights():
     networks = networks_of("mixed")
     for parameter in networks.parameters()[::2]:
         parameter.requires_grad_(False)
-    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    rays = memory_scene().cameras.image_rays(2)
     found = []
     for query in (DenseQuery(), SparseQuery(100)):
         raw_rgb, raw_density = query(networks.coarse, rays, some_z(rays))
@@ -223,33 +230,32 @@ def test_frozen_weights():
 @pytest.mark.parametrize("kind", ["mixed", "empty", "solid"])
 @pytest.mark.parametrize("white", [False, True])
 def test_images(kind, white):
-    networks, sampling = networks_of(kind), Sampling(SAMPLES, 6, white_background=white)
-    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
-    dense, ours = (render_image(networks, rays, HEIGHT, WIDTH, sampling, 30, query)
+    networks, rays = networks_of(kind), memory_scene().cameras.image_rays(2)
+    dense, ours = (Renderer(networks, Sampling(SAMPLES, 6), white, query, 30).last_pass(rays)
                    for query in (DenseQuery(), SparseQuery(11)))  # fmt: skip
     torch.testing.assert_close(ours, dense, rtol=1e-12, atol=1e-12)
 
 
-class Counting(torch.nn.Module):
+class Counting(Field):
     """A network that counts the points it is asked about."""
 
     def __init__(self, network):
         super().__init__()
         self.network, self.asked = network, {"density": 0, "colour": 0, "gradient": 0}
 
-    def features(self, points, hidden):
+    def features(self, points):
         self.asked["gradient" if torch.is_grad_enabled() else "density"] += len(points)
-        return self.network.features(points, hidden)
+        return self.network.features(points)
 
-    def colour(self, h, views, hidden):
-        self.asked["colour"] += len(h) * (not torch.is_grad_enabled())
-        return self.network.colour(h, views, hidden)
+    def colour(self, features, encoded):
+        self.asked["colour"] += len(features) * (not torch.is_grad_enabled())
+        return self.network.colour(features, encoded)
 
-    def density(self, h):
-        return self.network.density(h)
+    def density(self, features):
+        return self.network.density(features)
 
-    def encoded_views(self, viewdirs):
-        return self.network.encoded_views(viewdirs)
+    def encode_directions(self, directions):
+        return self.network.encode_directions(directions)
 
 
 def some_z(rays):
@@ -258,7 +264,7 @@ def some_z(rays):
 
 def test_what_is_evaluated():
     """Density everywhere, colour where there is density, gradients where the loss has one."""
-    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    rays = memory_scene().cameras.image_rays(2)
     network = Counting(networks_of("mixed").coarse)
     n = HEIGHT * WIDTH * SAMPLES
     _, raw_density = SparseQuery(1)(network, rays, some_z(rays))  # in blocks of one, none is padded
@@ -270,23 +276,23 @@ def test_what_is_evaluated():
 
 
 def test_without_colour():
-    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
+    rays = memory_scene().cameras.image_rays(2)
     network = Counting(networks_of("mixed").coarse)
     raw_rgb, raw_density = SparseQuery(100)(network, rays, some_z(rays), None, colour=False)
     raw_density.sum().backward()
     assert raw_rgb is None
     assert network.asked["colour"] == 0
-    got = render_rays(networks_of("mixed"), rays, Sampling(SAMPLES, 6), None, SparseQuery(100), colour=False)
+    renderer = Renderer(networks_of("mixed"), Sampling(SAMPLES, 6), query=SparseQuery(100))
+    got = renderer.rays(rays, colour=False)
     assert got.fine.rgb is got.coarse.rgb is None
 
 
 @pytest.mark.parametrize("n_importance", [0, 6])
 def test_an_image_needs_no_coarse_colour(n_importance):
     """It is that of the last pass, and the same as with both."""
-    rays = image_rays(cameras_of(memory_scene(), [2], 0.0, "cpu", DOUBLE), HEIGHT, WIDTH)
-    networks, sampling = networks_of("mixed"), Sampling(SAMPLES, n_importance)
-    both, last = (render_rays(networks, rays, sampling, None, SparseQuery(100), coarse_colour=wanted)
-                  for wanted in (True, False))  # fmt: skip
+    rays = memory_scene().cameras.image_rays(2)
+    renderer = Renderer(networks_of("mixed"), Sampling(SAMPLES, n_importance), query=SparseQuery(100))
+    both, last = (renderer.rays(rays, coarse_colour=wanted) for wanted in (True, False))
     assert torch.equal(both.fine.rgb, last.fine.rgb)
     assert last.coarse is None or last.coarse.rgb is None
 
@@ -296,10 +302,10 @@ def test_the_coarse_pass_of_unseen_rays_needs_no_gradient(monkeypatch):
     asked, networks = [], networks_of("mixed")
     original = sparse.gradients_of
 
-    def spy(samples, *rest):
-        index = sum(int(d.ne(0).sum()) for d in rest[1:3] if d is not None)
-        asked.append((samples.network is networks.coarse, samples.views is None, index > 0))
-        return original(samples, *rest)
+    def spy(samples, parameters, d_outputs, *rest):
+        n_active = sum(int(d.ne(0).sum()) for d in d_outputs if d is not None)
+        asked.append((samples.field is networks.coarse, samples.encoded is None, n_active > 0))
+        return original(samples, parameters, d_outputs, *rest)
 
     monkeypatch.setattr(sparse, "gradients_of", spy)
     gradients(networks, SparseQuery(100))

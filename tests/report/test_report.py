@@ -13,7 +13,8 @@ import evaluate
 import run_nerf
 from infonerf.rendering.pictures import depth_colours, write_gif
 from infonerf.report.page import Axis, best, element, linear_ticks
-from report import chosen, encoded, error_colours, error_map, labels_of, main, read_curves, thinned
+from infonerf.report.read import chosen, encoded, error_colours, error_map, labels_of, read_curves, thinned
+from report import main
 from support.runs import LOSSES, options
 from support.scenes import write_blender, write_depth, write_dtu
 
@@ -92,8 +93,18 @@ def change(path, function):
     path.write_text(json.dumps(content))
 
 
+def change_views(path, **values):
+    """Other metrics of every view, and their means."""
+
+    def update(content):
+        for metrics in (*content["views"].values(), content["mean"]):
+            metrics.update(values)
+
+    change(path, update)
+
+
 def test_numbers_rows_and_pictures(logs):
-    change(logs / "info/testset_000002/metrics.json", lambda record: record["mean"].update(psnr=12.345, ssim=0.0))
+    change_views(logs / "info/testset_000002/metrics.json", psnr=12.345, ssim=0.0)
     page = Page(report(logs, "nerf", "info"))
     cells = page.text("td")
     records = {name: record_of(logs, name) for name in ("nerf", "info")}
@@ -113,6 +124,16 @@ def test_numbers_rows_and_pictures(logs):
     assert page.text("details")[0].startswith("All ")
     assert {"entropy", "entropy_ray_zvals_lambda"} <= set(page.text("th")[:20])  # the differing ones come first
     assert "colour + ray entropy" in page.text("span")
+
+
+def test_means_are_those_of_the_views(logs):
+    """Whatever a record says that they are, or where it does not."""
+    path = logs / "nerf/testset_000002/metrics.json"
+    cells = Page(report(logs, "nerf")).text("td")
+    for damage in (lambda record: record.pop("mean"), lambda record: record.update(mean={"psnr": 99.0})):
+        change(path, damage)
+        assert Page(report(logs, "nerf")).text("td") == cells
+    assert cells[0] == f"{np.mean([view['psnr'] for view in record_of(logs, 'nerf')['views'].values()]):.2f}"
 
 
 def test_needs_no_network_and_says_what_pictures_show(logs):
@@ -168,6 +189,26 @@ def test_curves_are_those_of_the_events(logs):
     assert len(page.all("svg")) == len(curves)
     [label] = [svg["aria-label"] for svg in page.all("svg") if svg["aria-label"].startswith("Ray entropy")]
     assert "scan " in label and "nerf" not in label  # which has no such loss
+
+
+def test_a_run_with_a_loss_beyond_the_paper(made, logs):
+    """It is called what the loss is called, in the table and over its curve."""
+    common = ["--no_batching", "--N_iters", "2", "--i_img", "0", "--white_bkgd", "--i_testset", "2"]
+    command = options(made / "scene", logs.parent, *common, "--occlusion_lambda", "0.01", "--occlusion_samples", "2",
+                      name="near")  # fmt: skip
+    assert run_nerf.main(command) == 0
+    page = Page(report(logs, "nerf", "near"))
+    methods = [text for text in page.text("span") if text.startswith("colour")]
+    assert methods == ["colour", "colour + occlusion"]
+    [label] = [svg["aria-label"] for svg in page.all("svg") if svg["aria-label"].startswith("Occlusion over steps")]
+    assert "near " in label and "nerf" not in label
+    for step, value in read_curves(logs / "near")["loss/occlusion"]:
+        assert f"near, step {step}: {value:.4g}" in page.text("title")
+    titles = [svg["aria-label"].split(" over steps")[0] for svg in page.all("svg")]
+    assert sorted(titles[:-2]) == [
+        "Colour loss", "Occlusion", "PSNR of test views, dB", "PSNR of training rays, dB", "Sum of the weighted losses",
+    ]  # fmt: skip
+    assert titles[-2:] == ["PSNR of training rays, coarse network, dB", "Colour loss, coarse network"]
 
 
 def test_everything_from_files_is_escaped(logs):
@@ -235,7 +276,7 @@ def test_true_depth(logs, made, tmp_path):
     cells, mean = page.text("td"), record["mean"]
     assert page.text("th")[4:6] == ["Depth error \u2193", "Floaters \u2193"]
     assert cells[3:5] == [f"{mean['depth_error']:.4f}", f"{mean['floaters']:.4f}"] and cells[11:13] == ["-", "-"]
-    assert any("floaters: the share of pixels" in text for text in page.text("p"))
+    assert any("floaters: the fraction of pixels" in text for text in page.text("p"))
     captions = page.text("figcaption")
     for metrics in record["views"].values():
         shown = f"PSNR {metrics['psnr']:.2f}SSIM {metrics['ssim']:.4f}"
@@ -309,7 +350,7 @@ def bad(logs):
     nerf, output = str(logs / "nerf"), ["--output", str(logs / "page.html")]
     (logs / "damaged").mkdir()
     (logs / "damaged/args.txt").write_bytes(b"\xff\xfe\x00")
-    change(logs / "info/testset_000002/metrics.json", lambda record: record.pop("mean"))
+    change(logs / "info/testset_000002/metrics.json", lambda record: record.pop("views"))
     (logs / "raw/testset_000002").mkdir()
     (logs / "raw/testset_000002/metrics.json").write_text("[1, 2")
     return {
@@ -317,7 +358,7 @@ def bad(logs):
         "no folder": ([str(logs / "none"), *output], "found no args.txt"),
         "no run": ([nerf, str(logs), *output], "found no args.txt"),
         "damaged": ([str(logs / "damaged"), *output], "args.txt"),
-        "no mean": ([str(logs / "info"), *output], "metrics.json: found no record of an evaluation"),
+        "no views": ([str(logs / "info"), *output], "metrics.json: found no record of an evaluation"),
         "no record": ([str(logs / "raw"), *output], "metrics.json: found no record of an evaluation"),
         "twice": ([nerf, str(logs / "info/../nerf"), *output], "this run is named twice"),
         "output folder": ([nerf, "--output", str(logs / "none/page.html")], "expected it to exist"),
@@ -330,7 +371,7 @@ def bad(logs):
 
 
 BAD = (
-    "none", "no folder", "no run", "damaged", "no mean", "no record", "twice", "output folder", "output is a folder",
+    "none", "no folder", "no run", "damaged", "no views", "no record", "twice", "output folder", "output is a folder",
     "output in a file", "views", "views text", "option",
 )  # fmt: skip
 
@@ -350,7 +391,8 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(logs, capsys, monkey
 
 
 @pytest.mark.parametrize("damage", [
-    b"[" * 100_000, {"step": float("inf")}, {"seconds": 10**400}, {"mean": {"psnr": 10**400}}, {"mean": {"psnr": []}},
+    b"[" * 100_000, {"step": float("inf")}, {"seconds": 10**400}, {"views": {"v": {"mse": 10**400}}},
+    {"views": {"v": {"mse": []}}}, {"views": {"v": {"mse": "0.1"}}}, {"views": {"v": {"psnr": 9.0}}},
     {"render_size": [0, 8]}, {"render_size": [10, -1]}, {"render_size": "ab"}, {"views": 3}, {"options": 3},
 ], ids=lambda value: str(value)[:30])  # fmt: skip
 def test_a_damaged_record_is_named(logs, capsys, damage):

@@ -1,5 +1,6 @@
 """Kill runs at random and at the worst moments, start them again until they are done, and compare what they leave with
-an undisturbed run: `python tests/faults.py --rounds 50`. Or watch the memory of one long run: `--long_run 20000`.
+an undisturbed run: `python tests/robustness/faults.py --rounds 50`. Or watch the memory of one long run: `--long_run
+20000`.
 
 Each attempt is a forked process that trains or evaluates a tiny scene and is killed with SIGKILL: by the clock, or
 while a checkpoint is written (in the middle of the file, before it is flushed, before and after it takes its name).
@@ -21,7 +22,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
 import torch
 import torch.utils.tensorboard  # imported once, for all attempts
@@ -157,7 +159,7 @@ def rounds(folder: Path, n: int, seed: int) -> Counter:
 
 def same(a, b) -> bool:
     """Equal bit for bit, through dictionaries, lists and tensors."""
-    return list(checkpoint.parts(a)) == list(checkpoint.parts(b))
+    return list(checkpoint.hashed_parts(a)) == list(checkpoint.hashed_parts(b))
 
 
 def long_run(folder: Path, steps: int) -> None:

@@ -1,8 +1,8 @@
-"""Damage well-formed files at random, and read them: `python tests/fuzz.py --rounds 20000`.
+"""Damage well-formed files at random, and read them: `python tests/robustness/fuzz.py --rounds 20000`.
 
 Whatever a file holds, a loader returns something sound or raises an InputError of one printable line. A table at the
 end says how often each loader did; anything else, or a reader that takes long, has failed: its input is kept.
-A round's input depends on the seed, the loader and the round alone. (tests/test_fuzz.py does a few hundred rounds.)
+A round's input depends on the seed, the loader and the round alone. (test_fuzz.py does a few hundred rounds.)
 """
 
 import argparse
@@ -24,7 +24,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
 from infonerf.system.errors import InputError
 from robustness.fuzz_loaders import LOADERS, Loader

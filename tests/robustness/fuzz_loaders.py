@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 import duplicate_config
-import evaluate
-import report
-from infonerf import batch as train_configs
-from infonerf.command_line import as_config, parse_options
+from infonerf import batch
+from infonerf.command_line import as_text, parse_options, run_config
+from infonerf.config import DataConfig
+from infonerf.evaluation.record import Record, records_table
+from infonerf.evaluation.views import earlier_record
 from infonerf.report.page import make_page
+from infonerf.report.read import Source, read_curves, read_run, read_scene, scene_key
 from infonerf.scene.photographs import read_pixels
 from infonerf.training import checkpoint
 from infonerf.version import VERSION
@@ -34,8 +36,8 @@ class Loader(NamedTuple):
 
 
 def check_scene(scene) -> None:
-    assert np.isfinite(scene.poses.astype(np.float32)).all() and np.isfinite(scene.intrinsics.astype(np.float32)).all()
-    check_pixels(scene.image(scene.train[0]))
+    assert scene.cameras.poses.float().isfinite().all() and scene.cameras.intrinsics.float().isfinite().all()
+    check_pixels(scene.photographs.image(scene.split.train[0]))
 
 
 def check_pixels(pixels) -> None:
@@ -57,7 +59,7 @@ def transforms(folder: Path) -> Loader:
     path = scene / "transforms_train.json"
     content = json.loads(path.read_text())
     seeds = [path.read_bytes(), json.dumps(content | {"depth_scale": 0.001}, indent=1).encode()]
-    return Loader(path, seeds, lambda: check_scene(load_blender(scene)))
+    return Loader(path, seeds, lambda: check_scene(load_blender(DataConfig(datadir=str(scene)))))
 
 
 def cameras(folder: Path) -> Loader:
@@ -65,7 +67,8 @@ def cameras(folder: Path) -> Loader:
     path, packed = scan / "cameras.npz", io.BytesIO()
     with np.load(path) as archive:
         np.savez_compressed(packed, **archive)
-    return Loader(path, [path.read_bytes(), packed.getvalue()], lambda: check_scene(load_dtu(scan, train_scene=[0])))
+    data = DataConfig(datadir=str(scan), train_scene=[0])
+    return Loader(path, [path.read_bytes(), packed.getvalue()], lambda: check_scene(load_dtu(data)))
 
 
 CONFIG = b"""# a run
@@ -86,11 +89,11 @@ def configs(folder: Path) -> Loader:
     path, again = folder / "config.txt", folder / "again.txt"
 
     def read():
-        args, _ = parse_options(["--config", str(path)])
-        again.write_text(as_config(args), encoding="utf-8")
-        same = vars(args).keys() & {line.split(" ")[0] for line in as_config(args).splitlines()}
+        config, _ = parse_options(["--config", str(path)])
+        again.write_text(as_text(config), encoding="utf-8")
         held, _ = parse_options(["--config", str(again)])
-        assert {name: getattr(held, name) for name in same} == {name: getattr(args, name) for name in same}
+        for name in {line.split(" ")[0] for line in as_text(config).splitlines()}:
+            assert held.values()[name] == config.values()[name], name
 
     return Loader(path, [CONFIG], read)
 
@@ -111,16 +114,21 @@ def checkpoints(folder: Path) -> Loader:
     optimizer = torch.optim.Adam(networks.parameters(), lr=1e-3)
     sum(parameter.sum() for parameter in networks.parameters()).backward()
     optimizer.step()
-    path = checkpoint.save(folder / "run", 3, networks, optimizer, options={"lrate": 0.1, "datadir": "a"},
-                           random_states={"pixels": torch.arange(9)}, sampler={"seen": {}})
+    network_parts = checkpoint.network_parts(networks)
+    parts = network_parts | {
+        "optimizer_state_dict": checkpoint.OptimizerPart(optimizer),
+        "random_states": SimpleNamespace(state_dict=lambda: {"pixels": torch.arange(9)}),
+        "sampler": SimpleNamespace(state_dict=lambda: {"seen": {}}),
+    }
+    path = checkpoint.save(folder / "run", 3, {"lrate": 0.1, "datadir": "a"}, parts)
     foreign = {name: value for name, value in checkpoint.read(path).content.items() if name != "checksum"}
     seeds = [path.read_bytes(), *(packed(foreign, zipped) for zipped in (True, False))]
 
     def read():
         found = checkpoint.read(path)
         assert isinstance(found.step, int)
-        checkpoint.load_networks(found, networks)
-        checkpoint.load_optimizer(found, torch.optim.Adam(networks.parameters()))
+        other = checkpoint.OptimizerPart(torch.optim.Adam(networks.parameters()))
+        found.load(network_parts | {"optimizer_state_dict": other})
 
     return Loader(path, seeds, read)
 
@@ -132,11 +140,11 @@ def packed(content: dict, zipped: bool) -> bytes:
     return target.getvalue()
 
 
-FACTS = {"step": 2, "scene": "lego", "version": VERSION}
-RECORD = FACTS | {
-    "kind": "testset", "render_size": [10, 8], "options": {"render_factor": 2}, "seconds": 1.5, "device": "cpu",
-    "lpips_missing": None, "views_missing": 0, "mean": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5},
-    "views": {"test/r_0": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5, "lpips": None}},
+RECORD = {
+    "step": 2, "kind": "testset", "options": {"render_factor": 2}, "scene": "lego", "render_size": [10, 8],
+    "weights": "0a1b2c3d", "depth_png": {"0": 2.0, "65535": 6.0, "empty": "far"}, "version": VERSION, "seconds": 1.5,
+    "device": "cpu", "lpips_missing": None, "views_missing": 0, "mean": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5},
+    "views": {f"test/r_{i}": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5, "lpips": None} for i in range(3)},
 }  # fmt: skip
 
 
@@ -144,19 +152,22 @@ def records(folder: Path) -> Loader:
     logdir = folder / "logs" / "run"
     path = logdir / "testset_000002" / "metrics.json"
     path.parent.mkdir(parents=True)
-    iio.imwrite(path.with_name("test_r_0.png"), random_pixels(0, 3))
+    for i in range(3):
+        iio.imwrite(path.with_name(f"test_r_{i}.png"), random_pixels(i, 3))
     scene = write_blender(folder / "photographs", counts=(1, 1, 1))
-    args, _ = parse_options(["--expname", "run", "--datadir", str(scene), "--dataset_type", "blender"])
-    job = SimpleNamespace(folder=logdir, step=2)
+    config, _ = parse_options(["--expname", "run", "--datadir", str(scene), "--dataset_type", "blender"])
+    source = Source(logdir, config, [], lambda: load_blender(config.data))
+    job, wanted = SimpleNamespace(folder=logdir, step=2), Record.of_content(RECORD)
 
     def read():
-        train_configs.newest_psnr(job)
-        found = evaluate.read_record(path.parent, FACTS)
+        batch.newest_psnr(job)
+        found = earlier_record(path.parent, wanted)
         if found:
-            found |= {"mean": evaluate.means(found["views"]), "views_missing": 0}
-            evaluate.table({"run": found})
-        run = report.read_run(0, "run", logdir, args)
-        make_page([report.make_group(report.group_key(run, args), [run], {"run": args}, 1)], VERSION, 9)
+            records_table({"run": found})
+            found.write(path.with_name("again.json"))
+            assert Record.read(path.with_name("again.json")) == found
+        row = read_run(0, "run", source)
+        make_page([read_scene(scene_key(row, config.data), [row], {"run": source}, 1)], {}, VERSION, 9)
 
     return Loader(path, [json.dumps(RECORD, indent=1).encode()], read)
 
@@ -166,8 +177,8 @@ def runs(folder: Path) -> Loader:
     path.parent.mkdir(parents=True)
 
     def read():
-        args = evaluate.run_options(path.parent, ["--eval_only"])
-        assert Path(args.basedir, args.expname).resolve() == path.parent.resolve()
+        config = run_config(path.parent).replace(eval_only=True)
+        assert config.run.folder.resolve() == path.parent.resolve()
 
     return Loader(path, [CONFIG], read)
 
@@ -180,7 +191,7 @@ def events(folder: Path) -> Loader:
             writer.add_scalar("loss/total", 0.5, step)
         writer.add_image("validation/rgb", random_pixels(0, 3), 3, dataformats="HWC")
     path = next((folder / "events").iterdir())
-    return Loader(path, [path.read_bytes()], lambda: report.read_curves(path.parent))
+    return Loader(path, [path.read_bytes()], lambda: read_curves(path.parent))
 
 
 LOADERS = {

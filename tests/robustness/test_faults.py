@@ -16,7 +16,9 @@ import torch
 
 import evaluate
 import run_nerf
-from infonerf.fields import nerf as run_nerf_helpers
+import run_nerf_helpers
+from infonerf.evaluation import views
+from infonerf.rendering.renderer import Renderer
 from infonerf.system.errors import InputError, exit_status, out_of_memory
 from infonerf.system.files import sole_owner
 from infonerf.training import checkpoint
@@ -39,8 +41,8 @@ def saved_steps(folder):
 
 
 def test_killed_runs_end_as_undisturbed_ones():
-    """The short form of `python tests/faults.py --rounds 50`."""
-    command = [sys.executable, "tests/faults.py", "--rounds", "2"]
+    """The short form of `python tests/robustness/faults.py --rounds 50`."""
+    command = [sys.executable, "tests/robustness/faults.py", "--rounds", "2"]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 rounds: all ended with the weights and metrics of the undisturbed run" in done.stdout
@@ -90,7 +92,7 @@ def test_a_disk_too_full_for_pictures_does_not_end_training(folder, capsys, monk
     def failing(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for module, name in ((evaluate, "write_images"), (evaluate, "render_path"), (run_nerf, "thumbnails")):
+    for module, name in ((views, "write_images"), (run_nerf_helpers, "render_path"), (run_nerf, "thumbnails")):
         monkeypatch.setattr(module, name, failing)
     assert main(options(folder, "run", "--N_iters", "2", *(f"--{every}=1" for every in PICTURES))) == 0
     text = capsys.readouterr().out
@@ -179,14 +181,14 @@ def test_the_lock_dies_with_its_owner(tmp_path):
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_evaluation_that_is_stopped_goes_on(folder, capsys, monkeypatch, signum, status):
     assert main(options(folder, "run", "--N_iters", "1")) == 0
-    command, write_images = [str(folder / "logs/run"), "--device", "cpu"], evaluate.write_images
+    command, write_images = [str(folder / "logs/run"), "--device", "cpu"], views.write_images
 
     def stopping(folder, name, *arguments):
         if name == "test_r_8":  # the second one
             signal.raise_signal(signum)
         write_images(folder, name, *arguments)
 
-    monkeypatch.setattr(evaluate, "write_images", stopping)
+    monkeypatch.setattr(views, "write_images", stopping)
     assert evaluate.main(command) == status
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.endswith(f"evaluate.py: {signum.name}; what was done is kept, and the same command goes on from it")
@@ -201,20 +203,20 @@ def test_an_evaluation_that_is_stopped_goes_on(folder, capsys, monkeypatch, sign
 def test_rendering_halves_its_blocks_where_memory_is_short(folder, capsys, monkeypatch, error):
     assert main(options(folder, "run", "--N_iters", "1", "--chunk", "64")) == 0
     images = {}
-    render_rays, sizes = run_nerf_helpers.render_rays, []
+    render, sizes = Renderer.rays, []
 
-    def short_of_memory(networks, rays, *arguments, **further):
+    def short_of_memory(renderer, rays, *arguments, **further):
         sizes.append(len(rays))
         if len(rays) > 20:
             raise error
-        return render_rays(networks, rays, *arguments, **further)
+        return render(renderer, rays, *arguments, **further)
 
     for name in ("enough", "short"):
         assert evaluate.main([str(folder / "logs/run"), "--device", "cpu"]) == 0
         pictures = folder / "logs/run/testset_000001"
         images[name] = {path.name: path.read_bytes() for path in pictures.glob("*.png")}
         shutil.rmtree(pictures)
-        monkeypatch.setattr(run_nerf_helpers, "render_rays", short_of_memory)
+        monkeypatch.setattr(Renderer, "rays", short_of_memory)
     assert len(images["enough"]) == 6
     assert images["short"] == images["enough"]
     assert sizes == [64, 32, *[16] * 5, *[16] * 5]  # 80 pixels a view, two views: halved once for both
@@ -266,7 +268,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept(folder, capsys):
     assert (folder / "logs/run/superseded_1/000005.tar").read_bytes() == content
     whole, run = (checkpoint.read(folder / f"logs/{name}/000006.tar").content for name in ("whole", "run"))
     for which in ("network_fn_state_dict", "network_fine_state_dict", "optimizer_state_dict", "random_states"):
-        assert list(checkpoint.parts(whole[which])) == list(checkpoint.parts(run[which]))
+        assert list(checkpoint.hashed_parts(whole[which])) == list(checkpoint.hashed_parts(run[which]))
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 65_557])  # torch has another error for each

@@ -1,62 +1,29 @@
-"""Rays of pixels and neighbouring rays, against the reference with the same draws recomputed."""
+"""Rays of pixels, against the reference."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
-from infonerf.training.sampler import (
-    Cameras,
-    Drawn,
-    MovedPose,
-    NearPixel,
-    Pixels,
-    Rays,
-    RotatedPose,
-    cameras_of,
-    cat_rays,
-    image_rays,
-)
+from infonerf.scene.cameras import Cameras, Pixels, Rays, cat_rays
 from support import reference
-from support.draws import assert_uniform, seeded
+from support.draws import seeded
+from support.rays import assert_rays, reference_rays
 from support.scenes import HEIGHT, WIDTH, memory_scene, read_rays, scene_cameras, transparent_cameras
-
-
-def drawn(cameras, n, seed):
-    """n pixels of random poses, as a step would draw them."""
-    pixels = Pixels(*(torch.randint(high, (n,), generator=seeded(seed)) for high in (len(cameras.poses), 8, 10)))
-    return Drawn(cameras.rays(pixels), pixels, cameras)
-
-
-def reference_rays(cameras, pixels, poses=None):
-    """The reference's rays of `pixels`, of `poses` where they replace the cameras' own."""
-    poses = cameras.poses if poses is None else poses
-    pairs = [
-        reference.pixel_ray(poses[pose], *cameras.intrinsics[pose].tolist(), row, col)
-        for pose, row, col in zip(*(numbers.tolist() for numbers in pixels), strict=True)
-    ]
-    return [torch.stack(vectors) for vectors in zip(*pairs, strict=True)]
-
-
-def assert_rays(rays, origins, directions, **tolerance):
-    torch.testing.assert_close(rays.origins, origins.to(rays.origins), **tolerance)
-    torch.testing.assert_close(rays.directions, directions.to(rays.directions), **tolerance)
-
-
-# ---- pixels -> rays -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pixel_center", [0.0, 0.5])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 def test_pixel_rays(pixel_center, dtype, tolerance):
     """Views in the order asked for, each with its own intrinsics; pixels may lie outside the image."""
-    scene, views = memory_scene(), (3, 0, 5)
-    cameras = cameras_of(scene, views, pixel_center, "cpu", dtype)
+    scene, views = memory_scene(pixel_center=pixel_center), (3, 0, 5)
+    cameras = scene.cameras.at(views).to("cpu", dtype)
     pixels = Pixels(torch.arange(30) % 3, *torch.randint(-4, 14, (2, 30), generator=seeded()))
     rays = cameras.rays(pixels)
-    for i, (pose, row, col) in enumerate(zip(*(numbers.tolist() for numbers in pixels), strict=True)):
-        view = views[pose]
-        origin, direction = reference.pixel_ray(
-            scene.poses[view], *scene.intrinsics[view], row + pixel_center, col + pixel_center
-        )
+    for i, (number, row, col) in enumerate(zip(*(numbers.tolist() for numbers in pixels), strict=True)):
+        view = views[number]
+        intrinsics = scene.cameras.intrinsics[view].tolist()
+        origin, direction = reference.pixel_ray(scene.poses[view], *intrinsics, row + pixel_center, col + pixel_center)
         torch.testing.assert_close(rays.origins[i], origin.to(dtype), rtol=0, atol=tolerance)
         torch.testing.assert_close(rays.directions[i], direction.to(dtype), rtol=0, atol=tolerance)
     assert (rays.near, rays.far, rays.origins.dtype) == (2.0, 6.0, dtype)
@@ -64,25 +31,25 @@ def test_pixel_rays(pixel_center, dtype, tolerance):
 
 def test_pixel_ray_example():
     c2w = torch.tensor([[1, 0, 0, 0.1], [0, 0, -1, 0.2], [0, 1, 0, 0.3]])
-    rays = Cameras(c2w[None], torch.tensor([[5.0, 5.0, 3.0, 2.0]]), 2.0, 6.0).rays(
-        Pixels(torch.tensor([0, 0]), torch.tensor([1, 0]), torch.tensor([2, 0]))
-    )
+    cameras = Cameras(c2w[None], torch.tensor([[5.0, 5.0, 3.0, 2.0]]), ((4, 6),), 2.0, 6.0)
+    rays = cameras.rays(Pixels(torch.tensor([0, 0]), torch.tensor([1, 0]), torch.tensor([2, 0])))
     assert_rays(rays, torch.tensor([[0.1, 0.2, 0.3]] * 2), torch.tensor([[-0.2, 1, 0.2], [-0.6, 1, 0.4]]))
 
 
-def test_image_rays_are_those_of_the_first_camera_row_by_row():
-    assert read_rays(image_rays(transparent_cameras(2), 3, 4)).tolist() == [
-        [0, r, c] for r in range(3) for c in range(4)
-    ]
+def test_image_rays_are_those_of_one_camera_row_by_row():
+    cameras = replace(transparent_cameras(2), sizes=((3, 4), (5, 2)))
+    assert read_rays(cameras.image_rays()).tolist() == [[0, r, c] for r in range(3) for c in range(4)]
+    assert read_rays(cameras.image_rays(1)).tolist() == [[1, r, c] for r in range(5) for c in range(2)]
     cameras = scene_cameras(pixel_center=0.5)
-    rays = image_rays(cameras, HEIGHT, WIDTH)
+    rays = cameras.image_rays()
     rows, cols = torch.arange(HEIGHT).repeat_interleave(WIDTH), torch.arange(WIDTH).repeat(HEIGHT)
     pixels = Pixels(torch.zeros(HEIGHT * WIDTH, dtype=torch.long), rows + 0.5, cols + 0.5)
     assert_rays(rays, *reference_rays(cameras, pixels))
 
 
 def test_viewdirs_are_the_directions_at_unit_length():
-    rays = drawn(scene_cameras(), 20, 0).rays
+    pixels = Pixels(*(torch.randint(high, (20,), generator=seeded(0)) for high in (3, HEIGHT, WIDTH)))
+    rays = scene_cameras().rays(pixels)
     lengths = torch.stack([reference.length(direction) for direction in rays.directions])
     assert lengths.min() > 1.0001  # directions are not normalised
     torch.testing.assert_close(rays.viewdirs, rays.directions / lengths[:, None], rtol=0, atol=1e-15)
@@ -98,112 +65,31 @@ def test_split_and_cat():
         assert all((part.near, part.far) == (1.5, 9.0) for part in [*parts, whole])
 
 
-# ---- neighbours -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("factor", [1, 2, 3, 100])
+def test_scaled_cameras_of_views_that_differ_in_size(factor):
+    """Each view by itself: a pixel of the smaller image is where it was in the larger one, in units of the image."""
+    sizes = [(8, 10), (7, 9), (3, 20), (1, 2)]
+    cameras = memory_scene(4, sizes=sizes).cameras
+    scaled = cameras.scaled(factor)
+    assert scaled.sizes == tuple((max(height // factor, 1), max(width // factor, 1)) for height, width in sizes)
+    assert (scaled.near, scaled.far, len(scaled)) == (cameras.near, cameras.far, 4)
+    for view, ((height, width), (h, w)) in enumerate(zip(sizes, scaled.sizes, strict=True)):
+        rows, cols = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)
+        rays = scaled.rays(Pixels(torch.full_like(rows, view), rows, cols))
+        before = Pixels(torch.full_like(rows, view), rows * (height / h), cols * (width / w))
+        expected = reference_rays(cameras, before)
+        assert_rays(rays, *expected, rtol=1e-6, atol=1e-6)
+        assert_rays(scaled.image_rays(view), rays.origins, rays.directions, rtol=0, atol=0)
 
 
-def test_rotated_pose():
-    """The pose as a whole turns about the world's origin: one draw per pose and step, of its own for each part."""
-    parts = [drawn(scene_cameras(), 12, 0), drawn(scene_cameras((1, 2, 3, 4)), 9, 1)]
-    generator, again = seeded(5), seeded(5)
-    for _ in range(2):  # two steps: other draws
-        near = RotatedPose(20.0).near(parts, generator)
-        for part, rays in zip(parts, near, strict=True):
-            uniform = torch.rand(len(part.cameras.poses), 3, generator=again, dtype=torch.float64)
-            angles = (40 * uniform - 20).tolist()
-            poses = [reference.rotate_pose(pose, *abc) for pose, abc in zip(part.cameras.poses, angles, strict=True)]
-            assert_rays(rays, *reference_rays(part.cameras, part.pixels, poses), rtol=1e-12, atol=1e-12)
-            assert (rays.near, rays.far) == (2.0, 6.0)
-
-
-def test_rotations_are_within_the_angle():
-    """Each angle is uniform on +-degrees: turned (0, 0, 1) is (sin b, -sin a cos b, cos a cos b), whatever c is."""
-    n, up = 4000, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    cameras = Cameras(torch.eye(3, 4, dtype=torch.float64).repeat(n, 1, 1), torch.ones(n, 4), 2.0, 6.0)
-    rays = Rays(up.repeat(n, 1), torch.eye(3, dtype=torch.float64)[0].repeat(n, 1), 2.0, 6.0)
-    part = Drawn(rays, Pixels(torch.arange(n), torch.zeros(n), torch.zeros(n)), cameras)
-    (turned,) = RotatedPose(30.0).near([part], seeded())
-    x, y, z = turned.origins.unbind(-1)
-    b = torch.rad2deg(torch.asin(x))
-    a = torch.rad2deg(torch.atan2(-y, z))
-    # Turned (1, 0, 0) is (cos b cos c, ...), which leaves |c|.
-    c = torch.rad2deg(torch.acos((turned.directions[:, 0] / torch.cos(torch.deg2rad(b))).clamp(-1, 1)))
-    for angle, low in ((a, -30), (b, -30), (c, 0)):
-        assert angle.min() >= low - 1e-9
-        assert angle.max() <= 30 + 1e-9
-        assert_uniform(torch.histc(angle, 20, low, 30))
-
-
-@pytest.mark.parametrize("neighbourhood", [RotatedPose(20.0), MovedPose(0.3)], ids=str)
-def test_rays_of_a_pose_move_alike(neighbourhood):
-    """Half the rays are of pose 0, half of pose 1: two different new positions, and no change to the cameras."""
-    cameras = scene_cameras()
-    before = cameras.poses.clone()
-    pixels = Pixels(torch.arange(8) % 2, torch.arange(8), torch.arange(8))
-    part = Drawn(cameras.rays(pixels), pixels, cameras)
-    (rays,) = neighbourhood.near([part], seeded())
-    assert (rays.origins[0::2] == rays.origins[0]).all()
-    assert (rays.origins[1::2] == rays.origins[1]).all()
-    moves = rays.origins[:2] - cameras.poses[:2, :, 3]
-    assert moves.norm(dim=-1).min() > 0.01
-    assert not torch.allclose(*moves)
-    assert torch.equal(cameras.poses, before)  # the released random_pos moved the training cameras in place
-
-
-def test_moved_pose():
-    parts = [drawn(scene_cameras(), 12, 0), drawn(scene_cameras((1, 2, 3, 4)), 9, 1)]
-    generator, again, moves = seeded(5), seeded(5), []
-    for _ in range(300):
-        near = MovedPose(0.3).near(parts, generator)
-        for part, rays in zip(parts, near, strict=True):
-            moves.append(0.3 * torch.randn(len(part.cameras.poses), 3, generator=again))
-            origins = part.cameras.poses[part.pixels.pose, :, 3] + moves[-1][part.pixels.pose]
-            assert_rays(rays, origins, part.rays.directions, rtol=0, atol=1e-12)
-            assert (rays.near, rays.far) == (2.0, 6.0)
-    assert torch.cat(moves).std().item() == pytest.approx(0.3, rel=0.03)
-
-
-def test_near_pixel():
-    """Against the reference, from cameras of their own intrinsics: one distance for all parts, the rest per ray."""
-    cameras = scene_cameras(pixel_center=0.5), scene_cameras((1, 2, 3, 4), pixel_center=0.5)
-    parts = [drawn(cameras[0], 12, 0), drawn(cameras[1], 9, 1)]
-    generator, again = seeded(5), seeded(5)
-    for _ in range(5):
-        near = NearPixel(4).near(parts, generator)
-        distance = int(torch.randint(1, 5, (1,), generator=again))
-        for part, rays in zip(parts, near, strict=True):
-            pose, rows, cols = part.pixels
-            split = torch.randint(0, distance + 1, rows.shape, generator=again)
-            signs = 2 * torch.randint(0, 2, (2, *rows.shape), generator=again) - 1
-            numbers = torch.stack([rows, cols, split, *signs], dim=1).tolist()
-            pixels = [
-                reference.neighbour_pixel(row, col, distance, part_of_it, *of_ray)
-                for row, col, part_of_it, *of_ray in numbers
-            ]
-            rows, cols = torch.tensor(pixels).T + 0.5
-            expected = reference_rays(part.cameras, Pixels(pose, rows, cols))
-            assert_rays(rays, *expected, rtol=1e-12, atol=1e-12)
-
-
-def test_distribution_of_near_pixels():
-    cameras, reach, n_steps = transparent_cameras(2), 4, 400
-    parts = [drawn(cameras, 20, 0), drawn(cameras, 10, 1)]
-    generator = seeded()
-    distances, splits, quadrants, outside = torch.zeros(reach + 1), torch.zeros(5, 5), torch.zeros(4), 0
-    for _ in range(n_steps):
-        near = NearPixel(reach).near(parts, generator)
-        after = torch.cat([read_rays(rays) for rays in near])
-        pose, rows, cols = (after - torch.cat([read_rays(part.rays) for part in parts])).unbind(-1)
-        assert (pose == 0).all()
-        distance = rows.abs() + cols.abs()
-        assert (distance == distance[0]).all()  # one draw for the seen and the unseen part
-        distances[distance[0]] += 1
-        splits[distance[0]] += torch.bincount(rows.abs(), minlength=5)
-        inner = (rows != 0) & (cols != 0)
-        quadrants += torch.bincount((2 * (rows > 0) + (cols > 0))[inner], minlength=4)
-        outside += int((after < 0).any())
-    assert distances[0] == 0
-    assert_uniform(distances[1:])
-    for distance in range(1, reach + 1):
-        assert_uniform(splits[distance, : distance + 1])
-    assert_uniform(quadrants)
-    assert outside
+def test_cameras_at_keep_what_is_theirs():
+    cameras = memory_scene(3, sizes=[(8, 10), (7, 9), (3, 20)], pixel_center=0.5).cameras
+    chosen = cameras.at((2, 0, 2))
+    assert chosen.sizes == ((3, 20), (8, 10), (3, 20))
+    assert torch.equal(chosen.poses, cameras.poses[[2, 0, 2]])
+    assert torch.equal(chosen.intrinsics, cameras.intrinsics[[2, 0, 2]])
+    assert (chosen.near, chosen.far, chosen.pixel_center) == (2.0, 6.0, 0.5)
+    for number, view in enumerate((2, 0, 2)):
+        rays, expected = chosen.image_rays(number), cameras.image_rays(view)
+        assert len(rays) == len(expected) == cameras.sizes[view][0] * cameras.sizes[view][1]
+        assert_rays(rays, expected.origins, expected.directions, rtol=0, atol=0)

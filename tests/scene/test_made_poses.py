@@ -1,12 +1,10 @@
-"""unseen_poses.py: poses between and around the training cameras, and that they are the pool."""
+"""Poses between and around the training cameras, and that they are the pool."""
 
 import numpy as np
 import pytest
-import torch
 
-import run_nerf_helpers as build
-from infonerf.scene.made_poses import KINDS, WIDER, between, common_point, make_poses
-from load_scene import with_made_poses
+from infonerf.scene.made_poses import KINDS, WIDER, common_point, make_poses, pose_between
+from infonerf.scene.scene import with_made_poses
 from run_nerf import main
 from support.runs import LOSSES, options
 from support.scenes import look_at_origin, memory_scene, refused, write_dtu
@@ -58,12 +56,12 @@ def test_poses_between_cameras_that_look_at_a_point():
     np.testing.assert_allclose(offsets / distances[:, None], -poses[:, :, 2], atol=1e-9)
     assert 4.0 <= distances.min() < 4.2 < distances.max() <= 4.6
     for t in (0.0, 0.25, 1.0):
-        pose = between(CAMERAS[0], CAMERAS[3], t, POINT)
+        pose = pose_between(CAMERAS[0], CAMERAS[3], t, POINT)
         assert np.linalg.norm(pose[:, 3] - POINT) == pytest.approx(4.0 + t * 0.6)
         turned = [np.trace(pose[:, :3].T @ camera[:, :3]) for camera in (CAMERAS[0], CAMERAS[3])]
         angles = np.arccos(np.clip((np.array(turned) - 1) / 2, -1, 1))
         np.testing.assert_allclose(angles, np.array([t, 1 - t]) * angles.sum(), atol=1e-6)
-    np.testing.assert_allclose(between(CAMERAS[0], CAMERAS[3], 1.0, POINT), CAMERAS[3], atol=1e-9)
+    np.testing.assert_allclose(pose_between(CAMERAS[0], CAMERAS[3], 1.0, POINT), CAMERAS[3], atol=1e-9)
 
 
 def test_poses_between_parallel_cameras():
@@ -95,11 +93,12 @@ def test_poses_spread_around_the_point():
 def test_made_poses_are_the_pool(tmp_path, capsys, kind):
     """Always the same ones; cameras with the first training view's intrinsics; other data need not be there."""
     np.testing.assert_array_equal(make_poses(kind, CAMERAS), make_poses(kind, CAMERAS))
-    scene = with_made_poses(memory_scene(train=(1, 0)), kind)
-    assert (scene.unseen, scene.made_poses.shape) == ((), (100, 3, 4))
-    cameras = build.unseen_cameras(scene, 0.5, torch.device("cpu"))
+    scene = with_made_poses(memory_scene(train=(1, 0), pixel_center=0.5), kind)
+    assert (scene.split.unseen, scene.made_poses.shape) == ((), (100, 3, 4))
+    cameras = scene.unseen_cameras()
     np.testing.assert_allclose(cameras.poses, scene.made_poses, atol=1e-6)
-    np.testing.assert_allclose(cameras.intrinsics, np.tile(scene.intrinsics[1], (100, 1)), rtol=1e-6)
+    np.testing.assert_allclose(cameras.intrinsics, np.tile(scene.cameras.intrinsics[1], (100, 1)), rtol=1e-6)
+    assert cameras.sizes == (scene.size(1),) * 100
     assert (cameras.near, cameras.far, cameras.pixel_center) == (2.0, 6.0, 0.5)
     with refused(f"--unseen_poses {kind}: found 1 training view, expected at least 2"):
         make_poses(kind, CAMERAS[:1])

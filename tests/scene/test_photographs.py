@@ -1,4 +1,4 @@
-"""images.py: what is read, what is refused, backgrounds, halving, depth at other sizes."""
+"""Image files: what is read, what is refused, backgrounds, halving, depth at other sizes."""
 
 import os
 import struct
@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from infonerf.scene.photographs import half_intrinsics, half_size, nearest, on_background, read_pixels
-from infonerf.training.sampler import Pixels, cameras_of, image_rays
+from infonerf.scene.cameras import Pixels
+from infonerf.scene.photographs import composited, half_intrinsics, half_size, nearest, read_pixels
 from support.scenes import HEIGHT, WIDTH, memory_scene, random_pixels, refused
 
 
@@ -163,9 +163,9 @@ def test_on_background():
     pixels = np.array([[[0.2, 0.4, 0.6, 0.25], [0.2, 0.4, 0.6, 1.0], [0.2, 0.4, 0.6, 0.0]]], np.float32)
     rgb = pixels[..., :3]
     white = [[[0.8, 0.85, 0.9], [0.2, 0.4, 0.6], [1, 1, 1]]]  # 0.2 * 0.25 + 0.75, ...
-    np.testing.assert_allclose(on_background(pixels, white=True), white, atol=1e-6)
-    np.testing.assert_array_equal(on_background(pixels, white=False), rgb)
-    np.testing.assert_array_equal(on_background(rgb, white=True), rgb)
+    np.testing.assert_allclose(composited(pixels, white=True), white, atol=1e-6)
+    np.testing.assert_array_equal(composited(pixels, white=False), rgb)
+    np.testing.assert_array_equal(composited(rgb, white=True), rgb)
 
 
 def shares(n: int) -> np.ndarray:
@@ -201,13 +201,12 @@ def test_half_intrinsics_refuses_one_pixel(height, width):
 
 
 @pytest.mark.parametrize("pixel_center", [0.0, 0.5])
-@pytest.mark.parametrize(("height", "width"), [(8, 10), (4, 5), (2, 3), (1, 1)])
-def test_nearest_takes_the_pixel_of_the_nearest_ray(pixel_center, height, width):
+@pytest.mark.parametrize(("factor", "height", "width"), [(1, 8, 10), (2, 4, 5), (3, 2, 3), (10, 1, 1)])
+def test_nearest_takes_the_pixel_of_the_nearest_ray(pixel_center, factor, height, width):
     """Of all pixels of the full size, found by trying each, with the cameras that render_factor makes."""
-    scene = memory_scene()
-    full = cameras_of(scene, [2], pixel_center, "cpu", torch.float64)
-    scale = torch.tensor([width / WIDTH, height / HEIGHT] * 2)
-    small = image_rays(full._replace(intrinsics=full.intrinsics * scale), height, width).directions
+    full = memory_scene(pixel_center=pixel_center).cameras.at([2])
+    small = full.scaled(factor).image_rays().directions
+    assert len(small) == height * width
     rows, cols = (torch.from_numpy(index.ravel()) for index in np.indices((HEIGHT, WIDTH)))
     large = full.rays(Pixels(torch.zeros_like(rows), rows, cols)).directions
     rotation = full.poses[0, :, :3]

@@ -1,12 +1,13 @@
-"""scene.py: the choice of views, the unseen pool, the Scene's validation."""
+"""The choice of views, the unseen pool, the Scene's validation."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from infonerf.scene.scene import choose_views, unseen_pool
-from support.scenes import memory_scene, refused
+from infonerf.scene.splits import choose_views, unseen_pool
+from support.scenes import memory_scene, refused, with_photographs
 
 
 @pytest.mark.parametrize(
@@ -61,48 +62,64 @@ def test_unseen_pool(train, unseen_poses, expected):
 
 
 def not_finite(poses):
-    poses = poses.copy()
+    poses = poses.clone()
     poses[2, 1, 3] = np.inf
     return poses
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("names", "message"),
     [
-        (lambda scene: {"view_names": ("a", "b", "a")}, "scene memory: view a is listed twice, expected .* once"),
-        (lambda scene: {"view_names": ("a/b", "c", "a_b")}, "scene memory: view a/b is listed twice, expected .* once"),
-        (lambda scene: {"view_names": ("a", "b", "ü" * 101)}, "view ü+: expected a name of at most 200 bytes"),
-        (lambda scene: {"poses": not_finite(scene.poses)}, "scene memory: the pose of view v_2 is not finite"),
-        (lambda scene: {"poses": scene.poses * 1e300}, r"the pose of view v_0 is of numbers up to .*e\+300, expected"),
-        (lambda scene: {"poses": scene.poses * 0}, "the pose of view v_0 is singular, expected a camera's"),
-        (lambda scene: {"intrinsics": scene.intrinsics * np.inf}, r"the intrinsics of view v_0 are \[inf.*finite"),
-        (lambda scene: {"intrinsics": scene.intrinsics * [1, 0, 1, 1]}, r"the intrinsics of view v_0 are .* above 0"),
-        (lambda scene: {"near": 6.0}, r"near 6\.0, far 6\.0: expected 0 <= near < far"),
-        (lambda scene: {"near": -1.0}, r"near -1\.0, far 6\.0: expected 0 <= near < far"),
-        (lambda scene: {"far": float("nan")}, r"near 2\.0, far nan: expected 0 <= near < far"),
+        (("a", "b", "a"), "scene memory: view a is listed twice, expected .* once"),
+        (("a/b", "c", "a_b"), "scene memory: view a/b is listed twice, expected .* once"),
+        (("a", "b", "ü" * 101), "view ü+: expected a name of at most 200 bytes"),
     ],
 )
-def test_scene_refuses(changes, message):
+def test_scene_refuses_names(names, message):
     scene = memory_scene(3)
     with refused(message):
-        replace(scene, **changes(scene))
+        replace(scene, view_names=names)
 
 
-@pytest.mark.parametrize("field", ["poses", "intrinsics"])
+def with_cameras(scene, **changes):
+    return replace(scene, cameras=replace(scene.cameras, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda c: {"poses": not_finite(c.poses)}, "scene memory: the pose of view v_2 is not finite"),
+        (lambda c: {"poses": c.poses * 1e300}, r"the pose of view v_0 is of numbers up to .*e\+300, expected"),
+        (lambda c: {"poses": c.poses * 0}, "the pose of view v_0 is singular, expected a camera's"),
+        (lambda c: {"intrinsics": c.intrinsics * np.inf}, r"the intrinsics of view v_0 are \[inf.*finite"),
+        (lambda c: {"intrinsics": c.intrinsics * torch.tensor([1, 0, 1, 1])},
+         r"the intrinsics of view v_0 are .* above 0"),
+        (lambda c: {"near": 6.0}, r"near 6\.0, far 6\.0: expected 0 <= near < far"),
+        (lambda c: {"near": -1.0}, r"near -1\.0, far 6\.0: expected 0 <= near < far"),
+        (lambda c: {"far": float("nan")}, r"near 2\.0, far nan: expected 0 <= near < far"),
+    ],
+)  # fmt: skip
+def test_scene_refuses_cameras(changes, message):
+    scene = memory_scene(3)
+    with refused(message):
+        with_cameras(scene, **changes(scene.cameras))
+
+
+@pytest.mark.parametrize("field", ["poses", "intrinsics", "sizes"])
 def test_scene_of_another_number_of_cameras_is_a_programming_error(field):
     scene = memory_scene(3)
     with pytest.raises(ValueError, match="3 views, but poses"):
-        replace(scene, **{field: getattr(scene, field)[:2]})
+        with_cameras(scene, **{field: getattr(scene.cameras, field)[:2]})
 
 
 def test_scene_may_start_at_zero():
-    assert replace(memory_scene(3), near=0.0).near == 0
+    assert with_cameras(memory_scene(3), near=0.0).near == 0
 
 
 def test_images_are_read_when_asked_for():
     read = []
-    scene = replace(memory_scene(3), image=lambda view: read.append(view) or "image")
+    scene = with_photographs(memory_scene(3), image=lambda view: read.append(view) or "image")
     assert read == []
-    assert scene.image(2) == "image"
+    assert scene.photographs.image(2) == "image"
     assert read == [2]
-    assert scene.mask is None
+    assert scene.photographs.mask is None

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-import run_nerf_helpers as build
+import run_nerf
+import run_nerf_helpers
 from infonerf.rendering import occupancy, sparse
-from infonerf.training import sampler as rays
+from infonerf.scene.cameras import Cameras
+from infonerf.scene.scene import Scene
+from infonerf.training import neighbours, sampler
+from infonerf.training.generators import create_generators
 
 
 def pretend() -> torch.device:
@@ -26,16 +30,38 @@ TINY = [
 ]  # fmt: skip
 
 
+def with_values(function):
+    """A scene's cameras have values: its numbers are computed on the CPU, for the most part by numpy."""
+
+    def call(*args):
+        with unset_fake_temporarily():
+            return function(*args)
+
+    return call
+
+
+class Pretence(FakeTensorMode):
+    """Takes tensors that have values, and never asks the device to hold one of them."""
+
+    avoid_device_init = True
+
+
 @pytest.fixture
 def pretended_device(monkeypatch):
-    monkeypatch.setattr(rays, "random_integer", lambda low, high, generator: low)
-    monkeypatch.setattr(rays, "distinct_integers", lambda n, high, generator: torch.arange(n))
+    for module in (sampler, neighbours):
+        monkeypatch.setattr(module, "random_integer", lambda low, high, generator: low)
+    monkeypatch.setattr(sampler, "distinct_integers", lambda n, high, generator: torch.arange(n))
     monkeypatch.setattr(torch, "isfinite", lambda loss: True)
     for module in (occupancy, sparse):
-        monkeypatch.setattr(module, "numbers_of", lambda mask: torch.arange(len(mask), device=mask.device))
+        monkeypatch.setattr(module, "nonzero_indices", lambda mask: torch.arange(len(mask), device=mask.device))
+    for owner, name in (
+        (torch.Tensor, "numpy"), (Cameras, "of_arrays"), (Cameras, "at"), (Scene, "unseen_cameras"),
+        (run_nerf_helpers, "bounds_of"), (run_nerf_helpers, "carved_cells"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, with_values(getattr(owner, name)))
     monkeypatch.setattr(occupancy, "EVERY", 1)
     monkeypatch.setattr(occupancy, "WARM_UP", 1)
-    cpu_generators = build.build_generators(0, torch.device("cpu"))
-    monkeypatch.setattr(build, "build_generators", lambda seed, device: cpu_generators)
-    with FakeTensorMode():
+    cpu_generators = create_generators(0, torch.device("cpu"))
+    monkeypatch.setattr(run_nerf, "create_generators", lambda seed, device: cpu_generators)
+    with Pretence(allow_non_fake_inputs=True):
         yield

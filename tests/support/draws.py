@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infonerf.training.sampler import Rays
+from infonerf.scene.cameras import Rays
 
 DOUBLE = torch.float64
 

@@ -1,6 +1,6 @@
 """The method in its slowest and plainest form, against which the fast implementation is tested.
 
-One ray, one sample, one number at a time, in float64, written from the method specification alone. Only a layer of the
+One ray, one sample, one number at a time, in float64, written from docs/method.md alone. Only a layer of the
 network (`W @ x + b`), the three coordinates of a point or colour, and the 3x3 rotation of a pose are tensor operations.
 Every random draw is an argument (None = deterministic), and torch autograd gives the reference gradients.
 
@@ -24,20 +24,20 @@ def f64(values):
 
 
 def pixel_ray(c2w, fx, fy, cx, cy, row, col):
-    """Origin and un-normalised world direction of a pixel's corner (method specification, section 2)."""
+    """Origin and un-normalised world direction of a pixel's corner (docs/method.md, Cameras and rays)."""
     c2w = f64(c2w)
     camera_direction = f64([(col - cx) / fx, -(row - cy) / fy, -1.0])
     return c2w[:3, 3], c2w[:3, :3] @ camera_direction
 
 
 def length(vector):
-    """Euclidean length of a 3-vector, |d| in the formulas (method specification, sections 2 and 6)."""
+    """Euclidean length of a 3-vector, |d| in the formulas (docs/method.md, Cameras and rays, Compositing)."""
     x, y, z = vector
     return torch.sqrt(x * x + y * y + z * z)
 
 
 def encode(x, n_freqs):
-    """[x, sin x, cos x, sin 2x, cos 2x, sin 4x, ...], x itself for None (method specification, section 3)."""
+    """[x, sin x, cos x, sin 2x, cos 2x, sin 4x, ...], x itself for None (docs/method.md, Positional encoding)."""
     x = f64(x)
     if n_freqs is None:
         return x
@@ -49,12 +49,12 @@ def encode(x, n_freqs):
 
 
 def layer(state, name, x):
-    """One linear layer of a state dict, W x + b (method specification, section 4)."""
+    """One linear layer of a state dict, W x + b (docs/method.md, Network)."""
     return f64(state[name + ".weight"]) @ x + f64(state[name + ".bias"])
 
 
 def network(state, point, viewdir, multires, multires_views):
-    """Raw rgb (3,) and raw density () of one point seen from one direction (method specification, section 4)."""
+    """Raw rgb (3,) and raw density () of one point seen from one direction (docs/method.md, Network)."""
     depth = 0
     while f"pts_linears.{depth}.weight" in state:
         depth += 1
@@ -81,12 +81,12 @@ def network(state, point, viewdir, multires, multires_views):
 
 
 def midpoints(z):
-    """The depths halfway between neighbouring depths, a list one shorter than z (method specification, section 5)."""
+    """The depths halfway between neighbouring depths, one fewer than z (docs/method.md, Depths along a ray)."""
     return [(z[k] + z[k + 1]) / 2 for k in range(len(z) - 1)]
 
 
 def coarse_depths(near, far, n_samples, lindisp=False, uniforms=None):
-    """Depths (n_samples,), evenly spaced or one uniform draw per interval (method specification, section 5)."""
+    """Depths (n_samples,), evenly spaced or one uniform draw per interval (docs/method.md, Depths along a ray)."""
     z = []
     for t in torch.linspace(0, 1, n_samples, dtype=torch.float64):
         if lindisp:
@@ -103,7 +103,7 @@ def coarse_depths(near, far, n_samples, lindisp=False, uniforms=None):
 
 
 def inverse_transform(bin_edges, weights, u):
-    """Depths (len(u),) at which the distribution of the bins' weights reaches u (method specification, section 5).
+    """Depths (len(u),) at which the distribution of the bins' weights reaches u (docs/method.md, Depths along a ray).
 
     n + 1 edges, n weights. A bin is closed at its lower end: u equal to a cumulative value falls into the bin above it,
     and u = 1 is the last edge.
@@ -128,7 +128,7 @@ def inverse_transform(bin_edges, weights, u):
 
 
 def fine_depths(z, weights, u):
-    """The coarse depths and those drawn from their weights, sorted, no gradient (method specification, section 5)."""
+    """The coarse depths and those drawn by their weights, sorted, no gradient (docs/method.md, Depths along a ray)."""
     z, weights = f64(z).detach(), f64(weights).detach()
     drawn = inverse_transform(midpoints(z), weights[1:-1], u)
     return f64(sorted([*z.tolist(), *drawn.tolist()]))
@@ -138,7 +138,7 @@ def fine_depths(z, weights, u):
 
 
 def composite(raw_rgb, raw_density, z, direction, noise=None, white=False):
-    """The composite of one ray's samples (method specification, section 6).
+    """The composite of one ray's samples (docs/method.md, Compositing).
 
     `noise` is added to the raw density as it is (already scaled by raw_noise_std). Keys: alpha (s,), weights (s,),
     rgb (3,), acc (), depth (), disparity (), density (s,), z (s,). The disparity of an empty ray is 0 (section 12).
@@ -176,7 +176,9 @@ def composite(raw_rgb, raw_density, z, direction, noise=None, white=False):
 
 
 def render_samples(state, origin, direction, z, multires, multires_views, use_viewdirs, noise, white):
-    """The composite of one network's answers at the depths z of one ray (method specification, sections 2, 4 and 6)."""
+    """The composite of one network's answers at the depths z of one ray.
+
+    docs/method.md, Cameras and rays, Network, Compositing."""
     viewdir = direction / length(direction) if use_viewdirs else None
     raw_rgb, raw_density = [], []
     for depth in z:
@@ -205,7 +207,9 @@ def render_ray(
     noise_fine=None,
     white=False,
 ):
-    """(coarse composite or None, final composite) of one ray (method specification, sections 4 to 6).
+    """(coarse composite or None, final composite) of one ray.
+
+    docs/method.md, Network, Depths along a ray, Compositing.
 
     With n_importance = 0 the final composite is the coarse pass and the first entry is None. Without a fine state the
     coarse network also answers the fine pass.
@@ -231,19 +235,19 @@ def render_ray(
 
 
 def normalised(alpha):
-    """alpha / (sum alpha + 1e-10), a list of one ray's samples (method specification, section 7)."""
+    """alpha / (sum alpha + 1e-10), a list of one ray's samples (docs/method.md, Losses)."""
     total = sum(alpha)
     return [a / (total + 1e-10) for a in alpha]
 
 
 def softmax(alpha):
-    """exp alpha / sum exp alpha, a list of one ray's samples (method specification, section 7)."""
+    """exp alpha / sum exp alpha, a list of one ray's samples (docs/method.md, Losses)."""
     total = sum(torch.exp(a) for a in alpha)
     return [torch.exp(a) / total for a in alpha]
 
 
 def ray_entropy(alpha, kind="log2"):
-    """Entropy () in bits of one ray's opacities, or the '1-p' form (method specification, section 7)."""
+    """Entropy () in bits of one ray's opacities, or the '1-p' form (docs/method.md, Losses)."""
     entropy = f64(0.0)
     for p in normalised(f64(alpha)):
         if kind == "log2":
@@ -256,7 +260,7 @@ def ray_entropy(alpha, kind="log2"):
 
 
 def entropy_term(alphas, accs, threshold, kind, log_scaling):
-    """Mean entropy () over all given rays, rays of acc <= threshold as 0 (method specification, section 7)."""
+    """Mean entropy () over all given rays, rays of acc <= threshold as 0 (docs/method.md, Losses)."""
     total = f64(0.0)
     for alpha, acc in zip(alphas, accs, strict=True):
         counts = 1.0 if acc > threshold else 0.0
@@ -266,7 +270,7 @@ def entropy_term(alphas, accs, threshold, kind, log_scaling):
 
 
 def ray_kl(alpha, neighbour_alpha, activation):
-    """KL(neighbour || ray) () of one pair of rays, in nats (method specification, section 7)."""
+    """KL(neighbour || ray) () of one pair of rays, in nats (docs/method.md, Losses)."""
     if activation == "norm":
         ps = [p + 1e-10 for p in normalised(f64(alpha))]
         qs = [q + 1e-10 for q in normalised(f64(neighbour_alpha))]
@@ -282,7 +286,7 @@ def ray_kl(alpha, neighbour_alpha, activation):
 
 
 def kl_term(alphas, neighbour_alphas, activation):
-    """Mean over the pairs of KL(neighbour || ray) () (method specification, section 7)."""
+    """Mean over the pairs of KL(neighbour || ray) () (docs/method.md, Losses)."""
     total = f64(0.0)
     for alpha, neighbour_alpha in zip(alphas, neighbour_alphas, strict=True):
         total = total + ray_kl(alpha, neighbour_alpha, activation)
@@ -290,7 +294,7 @@ def kl_term(alphas, neighbour_alphas, activation):
 
 
 def mean_squared_error(rgbs, targets):
-    """Mean over rays and channels of the squared difference () (method specification, section 7)."""
+    """Mean over rays and channels of the squared difference () (docs/method.md, Losses)."""
     total = f64(0.0)
     for rgb, target in zip(rgbs, targets, strict=True):
         for channel in range(3):
@@ -299,7 +303,7 @@ def mean_squared_error(rgbs, targets):
 
 
 def colour_term(final_rgbs, coarse_rgbs, targets):
-    """Squared error of the final colour plus that of the coarse colour, if any (method specification, section 7)."""
+    """Squared error of the final colour plus that of the coarse colour, if any (docs/method.md, Losses)."""
     targets = [f64(target) for target in targets]
     loss = mean_squared_error([f64(rgb) for rgb in final_rgbs], targets)
     if coarse_rgbs is not None:
@@ -311,7 +315,7 @@ def colour_term(final_rgbs, coarse_rgbs, targets):
 
 
 def rotate_pose(c2w, a, b, c):
-    """Pose (3,4) turned about the world origin by Rx(a) Ry(b) Rz(c), degrees (method specification, section 7)."""
+    """Pose (3,4) turned about the world origin by Rx(a) Ry(b) Rz(c), degrees (docs/method.md, Losses)."""
     a, b, c = math.radians(a), math.radians(b), math.radians(c)
     rx = f64([[1.0, 0.0, 0.0], [0.0, math.cos(a), -math.sin(a)], [0.0, math.sin(a), math.cos(a)]])
     ry = f64([[math.cos(b), 0.0, math.sin(b)], [0.0, 1.0, 0.0], [-math.sin(b), 0.0, math.cos(b)]])
@@ -320,26 +324,26 @@ def rotate_pose(c2w, a, b, c):
 
 
 def neighbour_pixel(row, col, distance, split, sign_row, sign_col):
-    """The pixel `split` rows and `distance - split` columns away, signed (method specification, section 7)."""
+    """The pixel `split` rows and `distance - split` columns away, signed (docs/method.md, Losses)."""
     return row + sign_row * split, col + sign_col * (distance - split)
 
 
 def smoothing_weight(i, lam, rate, step_size, end_iter):
-    """Weight of the KL term in step i = 1, 2, ...; 0 after end_iter (method specification, section 7)."""
+    """Weight of the KL term in step i = 1, 2, ...; 0 after end_iter (docs/method.md, Losses)."""
     if end_iter is not None and i > end_iter:
         return 0.0
     return lam * rate ** (i // step_size)
 
 
 def entropy_weight(i, lam, end_iter):
-    """Weight of the entropy term in step i = 1, 2, ...; 0 after end_iter (method specification, section 7)."""
+    """Weight of the entropy term in step i = 1, 2, ...; 0 after end_iter (docs/method.md, Losses)."""
     if end_iter is not None and i > end_iter:
         return 0.0
     return lam
 
 
 def learning_rate(lrate, lrate_decay, step):
-    """lrate * 0.1 ** (step / (lrate_decay * 1000)) (method specification, section 8)."""
+    """lrate * 0.1 ** (step / (lrate_decay * 1000)) (docs/method.md, Steps)."""
     return lrate * 0.1 ** (step / (lrate_decay * 1000))
 
 
@@ -347,7 +351,7 @@ def learning_rate(lrate, lrate_decay, step):
 
 
 def entropy_rays(groups, entropy_all, entropy_ignore_smoothing):
-    """The final composites that the entropy term covers (method specification, section 7).
+    """The final composites that the entropy term covers (docs/method.md, Losses).
 
     All rays of the step but the seen ones; the seen ones too if `entropy_all` or where there is no unseen group; the
     neighbours not if `entropy_ignore_smoothing`.
@@ -361,7 +365,7 @@ def entropy_rays(groups, entropy_all, entropy_ignore_smoothing):
 
 
 def neighbour_pairs(groups):
-    """The alphas of the step's rays and, in the same order, of their neighbours (method specification, section 7)."""
+    """The alphas of the step's rays and, in the same order, of their neighbours (docs/method.md, Losses)."""
     alphas, neighbour_alphas = [], []
     for name in ["seen", "unseen"]:
         if name in groups:
@@ -385,7 +389,7 @@ def step_loss(
     smoothing_weight=1.0,
     smoothing_activation="norm",
 ):
-    """(total loss, dict of the unweighted terms that are on) of one step (method specification, sections 7 and 8).
+    """(total loss, dict of the unweighted terms that are on) of one step (docs/method.md, Losses, Steps).
 
     `groups`: name -> list of (coarse composite or None, final composite), the names among seen, unseen, seen_near and
     unseen_near. `targets`: the colours of the seen rays. The terms are named colour, entropy and smoothing.

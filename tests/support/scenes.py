@@ -1,6 +1,7 @@
 """Small scenes and networks for tests: in memory, and as files of both data sets."""
 
 import json
+from dataclasses import replace
 
 import imageio.v3 as iio
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from infonerf.fields.nerf import NeRF, Networks
-from infonerf.scene.scene import Scene
+from infonerf.fields.field import CoarseFine
+from infonerf.fields.nerf import NeRF
+from infonerf.scene.cameras import Cameras, Rays
+from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.system.errors import InputError
-from infonerf.training.sampler import Cameras, Rays, cameras_of
 
 HEIGHT, WIDTH = 8, 10
 
@@ -36,41 +38,41 @@ def random_pixels(seed: int, channels: int, height: int = HEIGHT, width: int = W
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
-def memory_scene(n_views: int = 6, train=(0, 1), white: bool = False) -> Scene:
+def memory_scene(n_views: int = 6, train=(0, 1), white: bool = False, pixel_center: float = 0.0, sizes=None) -> Scene:
     """Views of random pixels around the origin, with intrinsics that differ from view to view."""
     views = range(n_views)
     intrinsics = np.array([[12.0 + 0.1 * v, 11.0 - 0.1 * v, 5.0 + 0.2 * v, 4.0] for v in views])
+    poses = np.stack([pose[:3] for pose in poses_around(n_views)])
+    sizes = sizes or [(HEIGHT, WIDTH)] * n_views
     return Scene(
         name="memory",
         view_names=tuple(f"v_{view}" for view in views),
-        poses=np.stack([pose[:3] for pose in poses_around(n_views)]),
-        intrinsics=intrinsics,
-        height=HEIGHT,
-        width=WIDTH,
-        near=2.0,
-        far=6.0,
+        cameras=Cameras.of_arrays(poses, intrinsics, sizes, 2.0, 6.0, pixel_center),
+        split=Split(train=tuple(train), val=(n_views - 1,), test=(n_views - 1,), unseen=tuple(views)),
+        photographs=Photographs(lambda view: random_pixels(view, 3, *sizes[view]).astype(np.float32) / 255),
         white_background=white,
-        train=tuple(train),
-        val=(n_views - 1,),
-        test=(n_views - 1,),
-        unseen=tuple(views),
-        image=lambda view: random_pixels(view, 3).astype(np.float32) / 255,
     )
 
 
+def with_photographs(scene: Scene, **readers) -> Scene:
+    """The scene with other readers of image, alpha, mask or depth."""
+    return replace(scene, photographs=replace(scene.photographs, **readers))
+
+
 def scene_cameras(views=(3, 0, 5), pixel_center: float = 0.0, dtype: torch.dtype = torch.float64) -> Cameras:
-    return cameras_of(memory_scene(), views, pixel_center, "cpu", dtype)
+    return memory_scene(pixel_center=pixel_center).cameras.at(views).to("cpu", dtype)
 
 
 def transparent_cameras(n: int) -> Cameras:
-    """Cameras whose rays tell what they are: the origin is (pose, 0, 0), the direction (col, -row, -1)."""
+    """Cameras whose rays tell what they are: the origin is (view, 0, 0), the direction (col, -row, -1)."""
     poses = torch.eye(3, 4, dtype=torch.float64).repeat(n, 1, 1)
     poses[:, 0, 3] = torch.arange(n)
-    return Cameras(poses, torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64).repeat(n, 1), 2.0, 6.0)
+    intrinsics = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64).repeat(n, 1)
+    return Cameras(poses, intrinsics, ((HEIGHT, WIDTH),) * n, 2.0, 6.0)
 
 
 def read_rays(rays: Rays) -> Tensor:
-    """Rays of `transparent_cameras` -> pose, row, col of each, r 3."""
+    """Rays of `transparent_cameras` -> view, row, col of each, r 3."""
     return torch.stack([rays.origins[:, 0], -rays.directions[:, 1], rays.directions[:, 0]], dim=1).long()
 
 
@@ -86,7 +88,7 @@ def small_networks(n_importance: int, use_viewdirs: bool, dtype=torch.float64, d
                 parameter.mul_(1.7)
         return net.to(dtype)
 
-    return Networks(network(), network() if n_importance else None)
+    return CoarseFine(network(), network() if n_importance else None)
 
 
 def write_blender(folder, counts=(4, 8, 16), channels: int = 4, height: int = HEIGHT, width: int = WIDTH):
@@ -167,7 +169,7 @@ def refused(message: str):
 
 
 def names(scene, split):
-    return [scene.view_names[view] for view in getattr(scene, split)]
+    return [scene.view_names[view] for view in getattr(scene.split, split)]
 
 
 def halved(pixels):

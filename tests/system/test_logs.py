@@ -1,4 +1,4 @@
-"""logs.py: the progress bar. What a training logs is in test_training.py."""
+"""infonerf/system/logs.py: the progress bar. What a training logs is in tests/test_run_nerf.py."""
 
 import sys
 

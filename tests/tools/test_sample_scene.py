@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from infonerf.config import DataConfig
+from infonerf.scene.cameras import Pixels
 from infonerf.scene.photographs import nearest
-from infonerf.training.sampler import Pixels, cameras_of
 from load_blender import load_blender
 from tools.sample_scene import make as sample
 
@@ -19,7 +20,7 @@ SIZE = 100
 
 @pytest.fixture(scope="module")
 def scene():
-    return load_blender(str(FOLDER), testskip=1, white_bkgd=True)
+    return load_blender(DataConfig(datadir=str(FOLDER), testskip=1, white_bkgd=True, pixel_center=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +41,18 @@ def alpha_of(view_name: str) -> np.ndarray:
 
 
 def test_the_loader_finds_all_views(scene):
-    assert [len(views) for views in (scene.train, scene.val, scene.test)] == [100, 13, 25]
-    assert (scene.height, scene.width) == (SIZE, SIZE)
-    for view in (scene.train[0], scene.val[0], scene.test[-1]):
-        image = scene.image(view)
+    assert [len(views) for views in (scene.split.train, scene.split.val, scene.split.test)] == [100, 13, 25]
+    assert set(scene.cameras.sizes) == {(SIZE, SIZE)}
+    for view in (scene.split.train[0], scene.split.val[0], scene.split.test[-1]):
+        image = scene.photographs.image(view)
         assert image.shape == (SIZE, SIZE, 3) and (image[0] == 1).all() and image.min() < 0.25
 
 
 def test_the_loader_reads_true_depth(scene):
-    assert scene.depth(scene.train[0]) is None and scene.depth(scene.val[0]) is None
-    for view in scene.test:
-        np.testing.assert_allclose(scene.depth(view), depth_of(scene.view_names[view]), rtol=1e-6)
-    first = scene.depth(scene.test[0])
+    assert scene.photographs.depth(scene.split.train[0]) is None and scene.photographs.depth(scene.split.val[0]) is None
+    for view in scene.split.test:
+        np.testing.assert_allclose(scene.photographs.depth(view), depth_of(scene.view_names[view]), rtol=1e-6)
+    first = scene.photographs.depth(scene.split.test[0])
     assert first.dtype == np.float32 and first[0, 0] == 0
     assert first[50, 50] == pytest.approx(3.1927977, rel=1e-6)  # the PNG says 26155 there: 26155 * 8 / 65535
     assert first[40, 60] == pytest.approx(3.8637064, rel=1e-6)  # 31651
@@ -73,7 +74,7 @@ def test_cameras_look_at_the_origin_from_the_upper_hemisphere(scene):
 
 def test_training_cameras_are_on_all_sides(scene):
     """Each eighth of the horizon, near it and high above it; and four sides for the usual four shots."""
-    x, y, z = scene.poses[list(scene.train), :, 3].T
+    x, y, z = scene.poses[list(scene.split.train), :, 3].T
     eighth = np.floor(np.arctan2(y, x) / (np.pi / 4)).astype(int) % 8
     assert len({(a, high) for a, high in zip(eighth, z > 2, strict=True)}) == 16
     azimuth = np.sort(np.degrees(np.arctan2(y, x))[[26, 86, 2, 55]])
@@ -88,7 +89,7 @@ def test_no_view_cuts_the_object_off(scene):
 
 
 def test_depth_is_where_the_object_is(scene):
-    for view in scene.test:
+    for view in scene.split.test:
         depth, alpha = depth_of(scene.view_names[view]), alpha_of(scene.view_names[view])
         assert (depth[alpha == 0] == 0).all() and (depth[alpha == 255] > 0).mean() > 0.999  # but for slits
         assert depth[depth > 0].min() > 2 and depth.max() < 6
@@ -98,10 +99,10 @@ def test_depth_is_where_the_object_is(scene):
 def test_true_depth_of_a_smaller_image_is_what_its_rays_hit(scene, field, factor):
     """As the script finds it for a camera of so few pixels; but for edges where the middle of a pixel, of an even
     factor, lies between four."""
-    view, size = scene.test[3], SIZE // factor
+    view, size = scene.split.test[3], SIZE // factor
     cols, rows = sample.all_pixels(size)
     expected = sample.depth(field, scene.poses[view], size, cols, rows).reshape(size, size)
-    error = np.abs(nearest(scene.depth(view), size, size, 0.5) - expected)
+    error = np.abs(nearest(scene.photographs.depth(view), size, size, 0.5) - expected)
     assert np.quantile(error, 0.99) < 1e-3 if factor == 5 else np.median(error[expected > 0]) < 0.02
 
 
@@ -110,14 +111,14 @@ def test_true_depth_of_a_smaller_image_is_what_its_rays_hit(scene, field, factor
 def test_depth_of_one_view_is_that_of_another(scene, start, step):
     """A point that one test view sees is, for another, on its surface, or hidden behind it: its depth there
     is not smaller than those of the four pixels around it, and mostly between them."""
-    first, second = scene.test[start], scene.test[(start + step) % 25]
+    first, second = scene.split.test[start], scene.split.test[(start + step) % 25]
     depth = depth_of(scene.view_names[first])
     rows, cols = np.nonzero(depth)
     pixels = Pixels(*(torch.from_numpy(index) for index in (np.zeros_like(rows), rows, cols)))
-    rays = cameras_of(scene, [first], 0.5, "cpu", torch.float64).rays(pixels)
+    rays = scene.cameras.at([first]).rays(pixels)
     points = rays.origins.numpy() + depth[rows, cols, None] * rays.directions.numpy()
 
-    pose, (fx, fy, cx, cy) = scene.poses[second], scene.intrinsics[second]
+    pose, (fx, fy, cx, cy) = scene.poses[second], scene.cameras.intrinsics[second].tolist()
     x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).T
     col, row = (np.floor(c - 0.5).astype(int) for c in (cx + fx * x / -z, cy - fy * y / -z))
     there = depth_of(scene.view_names[second])
@@ -130,7 +131,7 @@ def test_depth_of_one_view_is_that_of_another(scene, start, step):
 
 
 def test_the_script_makes_the_committed_files(scene, field):
-    pose = scene.poses[scene.test[3]]
+    pose = scene.poses[scene.split.test[3]]
     cols, rows = sample.all_pixels(SIZE)
     expected = iio.imread(FOLDER / "test" / "r_3.png").astype(int)
     difference = np.abs(sample.render(field, pose, SIZE, cols, rows).reshape(SIZE, SIZE, 4) - expected)
@@ -178,7 +179,7 @@ def test_transparent_colour_is_straight(field):
 
 def test_a_scene_of_another_size(tmp_path, capsys):
     assert sample.main(["--output", str(tmp_path / "small"), "--size", "12", "--views", "2", "1", "1"]) == 0
-    scene = load_blender(str(tmp_path / "small"), testskip=1, white_bkgd=True)
-    assert len(scene.view_names) == 4 and scene.image(0).shape == (12, 12, 3)
+    scene = load_blender(DataConfig(datadir=str(tmp_path / "small"), testskip=1, white_bkgd=True))
+    assert len(scene.view_names) == 4 and scene.photographs.image(0).shape == (12, 12, 3)
     assert sample.main(["--output", str(tmp_path / "none"), "--size", "0"]) == 2
     assert "--size: found '0', expected an integer >= 1" in capsys.readouterr().err and not (tmp_path / "none").exists()

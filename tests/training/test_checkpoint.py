@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from infonerf.fields.nerf import NeRF, Networks
+from infonerf.fields.field import CoarseFine
+from infonerf.fields.nerf import NeRF
 from infonerf.system.errors import InputError
 from infonerf.training import checkpoint
 
@@ -40,7 +41,7 @@ def foreign_pair(use_viewdirs):
 def our_networks(use_viewdirs=True, depth=8, width=16):
     generator = torch.Generator().manual_seed(2)
     make = {"depth": depth, "width": width, "use_viewdirs": use_viewdirs, "output_ch": 5, "generator": generator}
-    networks = Networks(NeRF(**make), NeRF(**make))
+    networks = CoarseFine(NeRF(**make), NeRF(**make))
     return networks, torch.optim.Adam(networks.parameters(), lr=5e-4)
 
 
@@ -52,9 +53,28 @@ def updated(parameters, optimizer, scale):
     return [parameter.detach().clone() for parameter in parameters]
 
 
-def save_ours(folder, step, networks, optimizer, **extra):
-    states = {"pixels": torch.arange(3)}
-    return checkpoint.save(folder, step, networks, optimizer, options=extra, random_states=states, sampler={"seen": {}})
+def fixed(state):
+    """A part of a training whose state is always the same."""
+    return SimpleNamespace(state_dict=lambda: state)
+
+
+def save_ours(folder, step, networks, optimizer, **options):
+    parts = {
+        **checkpoint.network_parts(networks),
+        "optimizer_state_dict": checkpoint.OptimizerPart(optimizer),
+        "random_states": fixed({"pixels": torch.arange(3)}),
+        "sampler": fixed({"seen": {}}),
+    }
+    return checkpoint.save(folder, step, options, parts)
+
+
+def load_networks(found, networks):
+    assert found.load(checkpoint.network_parts(networks)) == []
+
+
+def load_optimizer(found, optimizer):
+    """Whether the file has the optimizer's state."""
+    return found.load({"optimizer_state_dict": checkpoint.OptimizerPart(optimizer)}) == []
 
 
 @pytest.mark.parametrize("use_viewdirs", [True, False])
@@ -75,11 +95,11 @@ def test_a_released_file_loads_and_training_goes_on_as_theirs(tmp_path, use_view
     content |= {name: network.state_dict() for name, network in zip(names, pair, strict=True)}
     torch.save(content, tmp_path / "000003.tar")
 
-    found = checkpoint.read(checkpoint.latest(tmp_path))
+    found = checkpoint.read(checkpoint.newest(tmp_path))
     networks, ours = our_networks(use_viewdirs)
-    checkpoint.load_networks(found, networks)
-    assert checkpoint.load_optimizer(found, ours)
-    assert (found.step, found.ours) == (3, False)
+    load_networks(found, networks)
+    assert load_optimizer(found, ours)
+    assert (found.step, found.written_here) == (3, False)
     for mine, their in zip(
         updated(networks.parameters(), ours, 0.7), updated(their_parameters, theirs, 0.7), strict=True
     ):
@@ -121,9 +141,9 @@ def test_completed_updates(tmp_path, name, content, step):
 def test_the_newest_is_chosen_by_its_integer_step(tmp_path):
     for name in ("000900.tar", "10000.tar", "001000.tar", "999999.tar.tmp", "target.tar", "note.txt", "x99999999.tar"):
         (tmp_path / name).write_text("")
-    assert checkpoint.latest(tmp_path).name == "10000.tar"
+    assert checkpoint.newest(tmp_path).name == "10000.tar"
     assert [step for step, _ in checkpoint.saved(tmp_path)] == [900, 1000, 10000]
-    assert checkpoint.latest(tmp_path / "none") is None
+    assert checkpoint.newest(tmp_path / "none") is None
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -142,13 +162,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_without_a_fine_network(tmp_path):
-    networks = Networks(our_networks()[0].coarse, None)
+    networks = CoarseFine(our_networks()[0].coarse, None)
     optimizer = torch.optim.Adam(networks.parameters())
     found = checkpoint.read(save_ours(tmp_path, 1, networks, optimizer))
     assert "network_fine_state_dict" not in found.content
-    checkpoint.load_networks(found, networks)
+    load_networks(found, networks)
     with pytest.raises(InputError, match="holds no fine network"):
-        checkpoint.load_networks(found, our_networks()[0])
+        load_networks(found, our_networks()[0])
 
 
 @pytest.mark.parametrize(("other", "expected"), [
@@ -159,7 +179,7 @@ def test_without_a_fine_network(tmp_path):
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path, other, expected):
     found = checkpoint.read(save_ours(tmp_path, 1, *our_networks()))
     with pytest.raises(InputError, match=expected):
-        checkpoint.load_networks(found, our_networks(**other)[0])
+        load_networks(found, our_networks(**other)[0])
 
 
 class Attack:
@@ -211,7 +231,7 @@ def test_the_kernels_are_those_of_the_program_not_of_the_file(tmp_path, fused):
     assert [group["fused"] for group in groups] == [None]
     groups[0]["fused"] = not fused
     other = torch.optim.Adam(networks.parameters(), fused=fused)
-    assert checkpoint.load_optimizer(found, other)
+    assert load_optimizer(found, other)
     assert [group["fused"] for group in other.param_groups] == [fused]
 
 
@@ -219,8 +239,8 @@ def test_an_optimizer_of_other_parameters_is_refused(tmp_path):
     networks, optimizer = our_networks()
     found = checkpoint.read(save_ours(tmp_path, 1, networks, optimizer))
     with pytest.raises(InputError, match="optimizer state"):
-        checkpoint.load_optimizer(found, torch.optim.Adam(networks.coarse.parameters()))
-    assert not checkpoint.load_optimizer(SimpleNamespace(content={}), optimizer)
+        load_optimizer(found, torch.optim.Adam(networks.coarse.parameters()))
+    assert not load_optimizer(checkpoint.Checkpoint(tmp_path, 1, {}), optimizer)
 
 
 def test_set_aside_moves_later_checkpoints_only(tmp_path):
@@ -229,7 +249,7 @@ def test_set_aside_moves_later_checkpoints_only(tmp_path):
     assert checkpoint.set_aside(tmp_path, 30) is None
     aside = checkpoint.set_aside(tmp_path, 10)
     assert sorted(path.read_text() for path in aside.iterdir()) == ["20", "30"]
-    assert checkpoint.latest(tmp_path).read_text() == "10"
+    assert checkpoint.newest(tmp_path).read_text() == "10"
     assert checkpoint.set_aside(tmp_path, 0) != aside
 
 
@@ -250,7 +270,7 @@ def test_whatever_is_damaged_is_refused_or_harmless(tmp_path):
     networks, optimizer = our_networks(depth=2, width=2)
     updated(networks.parameters(), optimizer, 1.0)
     path = save_ours(tmp_path, 1, networks, optimizer, lrate=5e-4, train_scene=[1, 2])
-    whole, original = path.read_bytes(), list(checkpoint.parts(checkpoint.read(path).content))
+    whole, original = path.read_bytes(), list(checkpoint.hashed_parts(checkpoint.read(path).content))
     refused = 0
     for damaged in damaged_copies(whole, 400):
         path.write_bytes(damaged)
@@ -260,7 +280,7 @@ def test_whatever_is_damaged_is_refused_or_harmless(tmp_path):
             refused += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
         else:
-            assert list(checkpoint.parts(content)) == original
+            assert list(checkpoint.hashed_parts(content)) == original
     assert refused > 250
 
 

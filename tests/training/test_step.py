@@ -5,44 +5,40 @@ import itertools
 import pytest
 import torch
 
-from infonerf.fields.nerf import DenseQuery, Sampling, render_groups
+from infonerf.rendering.dense import DenseQuery
+from infonerf.rendering.groups import NEIGHBOURS, SEEN, UNSEEN
+from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
-from infonerf.training.sampler import (
-    NEAR,
-    SEEN,
-    UNSEEN,
-    MovedPose,
-    NearPixel,
-    RotatedPose,
-    cat_rays,
-)
-from loss import loss_terms, needed_groups, total_loss
+from infonerf.scene.cameras import cat_rays
+from infonerf.training.neighbours import MovedPose, NearPixel, RotatedPose
+from infonerf.training.terms import StepView, loss_terms, needed_groups, total_loss
 from support import reference
 from support.scenes import memory_scene, small_networks
-from support.steps import THRESHOLD, make_regularizers, make_sampler
+from support.steps import THRESHOLD, make_losses, make_sampler
 
 N_SAMPLES = 4
 DENSE = DenseQuery(8)
 QUERIES = pytest.mark.parametrize("query", [DENSE, SparseQuery(5)], ids=["dense", "sparse"])
 
 
-def reference_step(networks, batch, sampling, use_viewdirs, seed, **losses):
+def reference_step(renderer, batch, use_viewdirs, seed, **losses):
     """The reference's loss on the same rays and the same draws (the seen rays' first, then all others');
     gradients land in the networks' parameters."""
-    states = [dict(network.named_parameters()) if network is not None else None for network in networks]
+    pair = renderer.networks.coarse, renderer.networks.fine
+    states = [dict(network.named_parameters()) if network is not None else None for network in pair]
     draws, groups = torch.Generator().manual_seed(seed), {}
     for part in ([SEEN], [group for group in batch.groups if group != SEEN]):
-        rendered = iter(reference_rays(states, [batch.groups[group] for group in part], sampling, use_viewdirs, draws))
+        rendered = iter(reference_rays(states, [batch.groups[group] for group in part], renderer, use_viewdirs, draws))
         groups |= {group: list(itertools.islice(rendered, len(batch.groups[group]))) for group in part}
     return reference.step_loss(groups, batch.target, **losses)
 
 
-def reference_rays(states, parts, sampling, use_viewdirs, draws):
+def reference_rays(states, parts, renderer, use_viewdirs, draws):
     """The reference's rendering of each ray of all parts, whose numbers are drawn together."""
     if not parts:
         return []
     rays, double = cat_rays(parts), {"generator": draws, "dtype": torch.float64}
-    n = len(rays)
+    n, sampling = len(rays), renderer.sampling
     uniforms = torch.rand(n, sampling.n_samples, **double)
     noise_coarse = sampling.noise_std * torch.randn(n, sampling.n_samples, **double)
     u, noise_fine = [None] * n, [None] * n
@@ -53,7 +49,7 @@ def reference_rays(states, parts, sampling, use_viewdirs, draws):
         reference.render_ray(
             *states, rays.origins[i], rays.directions[i], rays.near, rays.far, sampling.n_samples,
             sampling.n_importance, 2, 1, use_viewdirs, lindisp=sampling.lindisp, uniforms=uniforms[i], u=u[i],
-            noise_coarse=noise_coarse[i], noise_fine=noise_fine[i], white=sampling.white_background,
+            noise_coarse=noise_coarse[i], noise_fine=noise_fine[i], white=renderer.white_background,
         )
         for i in range(n)
     ]
@@ -67,21 +63,21 @@ def compare_step(*, entropy=True, smoothing=True, unseen=True, batching=False, n
         scene, unseen=unseen and entropy, batching=batching, crop_until=crop_until,
         neighbourhood=neighbourhood or RotatedPose(5.0),
     )
-    regularizers = make_regularizers(entropy, smoothing, unseen and entropy, **changed)
-    sampling = Sampling(N_SAMPLES, n_importance, lindisp, white, perturb=True, noise_std=0.5)
+    losses = make_losses(entropy, smoothing, unseen and entropy, **changed)
+    sampling = Sampling(N_SAMPLES, n_importance, lindisp, perturb=True, noise_std=0.5)
     networks = small_networks(n_importance, use_viewdirs)
+    renderer = Renderer(networks, sampling, white, query, chunk)
 
-    batch = sampler.draw(step, needed_groups(regularizers, step), torch.Generator().manual_seed(step))
-    renderings = render_groups(networks, batch.groups, sampling, torch.Generator().manual_seed(3), chunk, query)
-    terms = loss_terms(renderings, batch.target, regularizers, step)
+    batch = sampler.draw(step, needed_groups(losses, step), torch.Generator().manual_seed(step))
+    renderings = renderer.groups(batch.groups, torch.Generator().manual_seed(3))
+    terms = loss_terms(StepView.of(renderings, batch, networks), losses, step)
     total_loss(terms).backward()
     ours = [parameter.grad for parameter in networks.parameters()]
 
-    networks.coarse.zero_grad()
-    if networks.fine is not None:
-        networks.fine.zero_grad()
+    for network in networks:
+        network.zero_grad()
     expected, raw = reference_step(
-        networks, batch, sampling, use_viewdirs, 3,
+        renderer, batch, use_viewdirs, 3,
         entropy=entropy, entropy_lambda=0.3, entropy_threshold=THRESHOLD, entropy_kind=changed.get("kind", "log2"),
         entropy_log_scaling=changed.get("log_scaling", False), entropy_all=changed.get("seen", False),
         entropy_ignore_smoothing=changed.get("ignore", False), smoothing=smoothing,
@@ -108,7 +104,7 @@ def compare_step(*, entropy=True, smoothing=True, unseen=True, batching=False, n
 
 def expected_groups(unseen, smoothing):
     groups = {SEEN} | ({UNSEEN} if unseen else set())
-    return groups | ({NEAR[group] for group in groups} if smoothing else set())
+    return groups | ({NEIGHBOURS[group] for group in groups} if smoothing else set())
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 
-from infonerf.command_line import POSITIVE
-from infonerf.system.errors import Parser, exit_status
+from infonerf.system.arguments import POSITIVE, ScriptParser
+from infonerf.system.errors import exit_status
 from infonerf.system.files import atomic_file
 from tools.sample_scene.locomotive import PARTS, rgb
 
@@ -278,7 +278,7 @@ def write_split(folder: Path, split: str, n: int, size: int, field: Field) -> No
 
 
 def run(argv: list[str]) -> int:
-    parser = Parser(description="Make the sample scene: a toy locomotive in Blender format.")
+    parser = ScriptParser(description="Make the sample scene: a toy locomotive in Blender format.")
     parser.add_argument("--output", type=Path, default=Path("data/sample"), help="folder to write to")
     parser.add_argument("--size", type=POSITIVE, default=100, help="width and height of the images in pixels")
     parser.add_argument("--views", type=POSITIVE, nargs=3, default=list(VIEWS.values()),
@@ -293,7 +293,7 @@ def run(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return exit_status("make_sample_scene.py", lambda: run(sys.argv[1:] if argv is None else argv))
+    return exit_status("tools.sample_scene.make", lambda: run(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

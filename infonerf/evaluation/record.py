@@ -1,0 +1,145 @@
+"""The Record of an evaluation: what metrics.json holds, the table and results.csv show, and the report reads."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from infonerf.evaluation.metrics import METRICS, means
+from infonerf.system.errors import InputError
+from infonerf.system.files import atomic_file
+from infonerf.system.logs import text_table
+from infonerf.version import VERSION
+
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+@dataclass
+class Record:
+    """Metrics of views of one step of a run, and what they were measured of.
+
+    kind: testset, valset, renderonly_test or renderonly_train. options: those that the pictures depend on.
+    render_size: width and height of the views; of views that differ, the size of the first. weights: a checksum.
+    views: view name -> metric -> value, None where it has none. views_missing: how many an evaluation that was stopped
+    has left. seconds: that rendering and measuring took. device: on which they were done.
+    """
+
+    step: int
+    kind: str
+    options: dict[str, Any]
+    scene: str
+    render_size: tuple[int, int]
+    weights: str
+    depth_png: dict[str, Any]
+    version: str = VERSION
+    true_depth: bool = False
+    seconds: float = 0.0
+    device: str = ""
+    views: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    lpips_missing: str | None = None
+    views_missing: int = 0
+
+    @property
+    def mean(self) -> dict[str, float | None]:
+        """The means over the views measured so far."""
+        return means(self.views)
+
+    def is_of_the_same(self, other: "Record") -> bool:
+        """Whether both are of the same pictures. An option that only this one knows, of another version, does not
+        matter."""
+        named = ("step", "kind", "scene", "render_size", "weights", "depth_png", "version", "true_depth")
+        alike = all(getattr(self, name) == getattr(other, name) for name in named)
+        return alike and all(self.options.get(name) == value for name, value in other.options.items())
+
+    def shown_views(self) -> str:
+        """How many views are measured, and of how many where an evaluation was stopped: "12 of 25"."""
+        measured = len(self.views)
+        return f"{measured} of {measured + self.views_missing}" if self.views_missing else str(measured)
+
+    def write(self, path: Path) -> None:
+        content = asdict(self) | {"render_size": list(self.render_size), "mean": self.mean}
+        if not self.true_depth:
+            del content["true_depth"]
+        with atomic_file(path) as file:
+            file.write(json.dumps(content, indent=1).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """A record with None for numbers that are not finite. Raises InputError where the file holds none."""
+        try:
+            return cls.of_content(json.loads(path.read_text(encoding="utf-8")))
+        except UNUSABLE as error:
+            reason = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise InputError(f"{path}: found no record of an evaluation ({reason}); run evaluate.py again") from error
+
+    @classmethod
+    def of_content(cls, content: dict) -> "Record":
+        """From what metrics.json holds; raises one of UNUSABLE where that is no record."""
+        given = {part.name: content[part.name] for part in fields(cls) if part.name in content}
+        width, height = given["render_size"]
+        if min(width, height) < 1:
+            raise ValueError(f"render_size {width} x {height}")
+        views = {str(name): finite_values(metrics) for name, metrics in given.pop("views").items()}
+        missing = given.get("lpips_missing")
+        means(views)  # fails where a view has no mse
+        return cls(**given | {
+            "step": int(given["step"]),
+            "scene": str(given["scene"]),
+            "seconds": float(given["seconds"]),
+            "options": dict(given["options"]),
+            "render_size": (int(width), int(height)),
+            "views": views,
+            "version": str(given.get("version", "")),
+            "lpips_missing": None if missing is None else str(missing),
+            "views_missing": int(given.get("views_missing", 0)),
+        })  # fmt: skip
+
+
+def finite_values(metrics: Mapping) -> dict[str, float | None]:
+    """Metric -> value, None for what is not finite. TypeError where one is no number."""
+    values = {}
+    for name, value in metrics.items():
+        known = value is not None and math.isfinite(value)
+        values[str(name)] = float(value) if known else None
+    return values
+
+
+def metrics_table(runs: Mapping[str, tuple[int, str, Mapping[str, float | None]]]) -> str:
+    """Run -> step, number of views, and means, as text: a line a run, a column a metric that any run has."""
+    known = {name for _, _, mean in runs.values() for name, value in mean.items() if value is not None}
+    columns = [metric for metric in METRICS.values() if metric.name in known]
+    rows = [["run", "step", "views", *(metric.name for metric in columns)]]
+    for run, (step, views, mean) in runs.items():
+        rows.append([run, str(step), views, *(metric.shown(mean.get(metric.name)) for metric in columns)])
+    return text_table(rows)
+
+
+def records_table(records: Mapping[str, Record]) -> str:
+    return metrics_table({run: (record.step, record.shown_views(), record.mean) for run, record in records.items()})
+
+
+def append_result(path: Path, expname: str, record: Record) -> None:
+    """One line of results.csv. What columns a file of an earlier version lacks are added to its header; its lines
+    stay as they are, and are shorter."""
+    row = {"time": datetime.now().isoformat(timespec="seconds"), "expname": expname}
+    row |= {name: getattr(record, name) for name in ("scene", "step", "kind", "seconds", "device", "version")}
+    row |= {"views": len(record.views), "width": record.render_size[0]}
+    row |= {metric.name: record.mean.get(metric.name) for metric in METRICS.values() if metric.in_results}
+    header, _, lines = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
+    try:
+        columns = next(csv.reader([header.decode("latin-1")]), [])
+    except csv.Error as error:
+        raise InputError(f"{path}: cannot be added to ({error}), expected a table with a header") from error
+    new = [name for name in row if name not in columns]
+    if columns and new:
+        with atomic_file(path) as file:
+            file.write(b",".join([header.rstrip(b"\r"), *map(str.encode, new)]) + b"\r\n" + lines)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns + new)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)

@@ -1,0 +1,140 @@
+"""Render views, write them as images, and measure them into a Record."""
+
+import os
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from infonerf.evaluation.metrics import METRICS, Comparison, load_lpips, metrics_of
+from infonerf.evaluation.record import Record
+from infonerf.fields.field import CoarseFine
+from infonerf.rendering.pictures import write_images
+from infonerf.rendering.renderer import Image, Renderer
+from infonerf.scene.photographs import nearest
+from infonerf.scene.scene import Scene
+from infonerf.system.errors import InputError
+from infonerf.system.files import free_path
+from infonerf.system.logs import progress_bar, say
+
+
+def evaluate_views(
+    renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path, *, step: int, kind: str, options: dict,
+    factor: int = 1,
+) -> tuple[Record, int]:
+    """Render views at 1/factor of their size, measure them, and write images and metrics.json to `folder`.
+
+    Where a record of the same pictures is there, its views are not rendered again, so that an evaluation that was
+    stopped goes on; a record of other pictures (of another testskip, say) is kept as metrics_1.json. Returns the
+    record, and how many views were rendered.
+    """
+    device = renderer.networks.device
+    cameras = scene.cameras.at(views).to(device).scaled(factor)
+    height, width = cameras.sizes[0]
+    wanted = Record(
+        step=step,
+        kind=kind,
+        options=options,
+        scene=scene.name,
+        render_size=(width, height),
+        weights=checksum_of(renderer.networks),
+        depth_png={"0": scene.near, "65535": scene.far, "empty": "far"},
+        true_depth=scene.photographs.depth is not None,  # a record from before there were metrics of it is begun anew
+        device=str(device),
+    )
+    path = folder / "metrics.json"
+    record = earlier_record(folder, wanted)
+    if record is None:
+        keep_aside(path)
+        record = wanted
+    lpips, record.lpips_missing = load_lpips(device)
+    todo = [i for i, view in enumerate(views) if scene.view_names[view] not in record.views]
+    record.views_missing = len(todo)
+    if not todo:  # one that was damaged, or of views that are no longer asked for
+        record.write(path)
+    n_rays = sum(h * w for h, w in (cameras.sizes[i] for i in todo))
+    with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
+        for i in todo:
+            start, view = time.perf_counter(), views[i]
+            name = scene.view_names[view]
+            rendered = renderer.image(cameras.at([i]), bar.update)
+            write_images(folder, image_stem(name), rendered, scene.near, scene.far)
+            record.views[name] = measure_view(rendered, scene, view, factor, lpips)
+            record.seconds += time.perf_counter() - start
+            record.views_missing -= 1
+            record.write(path)
+            shown = (f"{metric} {METRICS[metric].shown(value)}" for metric, value in record.views[name].items()
+                     if metric in METRICS)  # fmt: skip
+            say(f"{name}: " + "  ".join(shown))
+    return record, len(todo)
+
+
+def image_stem(view_name: str) -> str:
+    """The name of a view's image files, without ending."""
+    return view_name.replace("/", "_")
+
+
+def measure_view(
+    rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None
+) -> dict[str, float | None]:
+    """Metrics of a rendering against the photograph, its mask and its true depth, where it has such, reduced likewise.
+
+    None for what cannot be computed."""
+    photographs, mask, true_depth = scene.photographs, None, None
+    if photographs.mask:
+        mask = reduced(photographs.mask(view).astype(np.float32), factor) >= 0.5
+    depth, acc = rendered.depth.cpu().numpy(), rendered.acc.cpu().numpy()
+    if photographs.depth and (full := photographs.depth(view)) is not None:
+        true_depth = nearest(full, *depth.shape, scene.cameras.pixel_center)
+    compared = Comparison(
+        rgb=rendered.rgb.cpu().numpy(),
+        truth=reduced(photographs.image(view), factor),
+        depth=depth,
+        acc=acc,
+        near=scene.near,
+        far=scene.far,
+        mask=mask,
+        true_depth=true_depth,
+        lpips=lpips,
+    )
+    known = {"lpips"} | ({"mask"} if photographs.mask else set()) | ({"true_depth"} if photographs.depth else set())
+    return metrics_of(compared, known)
+
+
+def reduced(image: np.ndarray, factor: int) -> np.ndarray:
+    """Shrink by averaging areas."""
+    if factor == 1:
+        return image
+    height, width = image.shape[:2]
+    size = (max(width // factor, 1), max(height // factor, 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def checksum_of(networks: CoarseFine) -> str:
+    """Of the weights: a record of other weights of the same step is no record of these."""
+    crc = 0
+    for parameter in networks.parameters():
+        crc = zlib.crc32(parameter.detach().cpu().numpy().tobytes(), crc)
+    return f"{crc:08x}"
+
+
+def earlier_record(folder: Path, wanted: Record) -> Record | None:
+    """A record of the same pictures, which are there; None where there is none, or it is damaged."""
+    try:
+        record = Record.read(folder / "metrics.json")
+    except InputError:
+        return None
+    complete = all(os.path.isfile(folder / f"{image_stem(name)}.png") for name in record.views)
+    if not complete or not record.is_of_the_same(wanted):
+        return None
+    return replace(record, options=wanted.options, device=wanted.device)
+
+
+def keep_aside(path: Path) -> None:
+    """Give a file that would be overwritten, if there is one, the name with the first number that is free."""
+    if path.is_file():
+        say(f"the metrics of another evaluation are now in {path.rename(free_path(path))}")

@@ -1,0 +1,5 @@
+"""The groups of rays that a training step renders."""
+
+SEEN, UNSEEN = "seen", "unseen"
+NEIGHBOURS = {SEEN: "seen_near", UNSEEN: "unseen_near"}  # a group -> the group of its rays' neighbours
+PATCH = 8  # pixels a side of the unseen patches, where they are drawn as such

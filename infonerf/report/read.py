@@ -1,0 +1,364 @@
+"""What the folders of runs hold, for the page of report.py. Images are uint8."""
+
+import io
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from infonerf.config import SECTION_OF, Config, DataConfig
+from infonerf.evaluation.metrics import to_far
+from infonerf.evaluation.record import Record
+from infonerf.evaluation.views import image_stem
+from infonerf.rendering.pictures import depth_colours
+from infonerf.report.page import Picture, RunRow, RunView, SceneRuns, View
+from infonerf.scene.photographs import nearest, read_pixels
+from infonerf.scene.scene import Scene
+from infonerf.system.errors import InputError
+from infonerf.system.picture_folders import parse_picture_folder
+from infonerf.training import checkpoint
+
+MOST_VIEWS, MOST_POINTS = 25, 120
+LONGEST_SIDE, QUALITY, LOSSLESS = 256, 85, 101  # qualities of WebP, as OpenCV counts
+LARGEST_EXACT = 40_000
+ERROR_RANGE = 0.5  # the mean absolute difference of the colours that is brightest in the error map
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run to report on: its folder, its options, what its losses beside colour are called, and what loads its
+    scene."""
+
+    logdir: Path
+    config: Config
+    regularizers: list[str]
+    load_scene: Callable[[], Scene]
+
+
+# What a run's folder holds.
+
+
+def step_folders(logdir: Path, kinds: Sequence[str], needed: Sequence[str]) -> list[Path]:
+    """The folders KIND_STEP or, after them, KIND_STEP_factorN that have any of the needed files, the newest
+    step first."""
+    found = []
+    for folder in logdir.iterdir():
+        parsed = parse_picture_folder(folder.name)
+        if parsed and parsed.kind in kinds and any((folder / name).is_file() for name in needed):
+            found.append((parsed.step, -parsed.factor, folder))
+    return [folder for *_, folder in sorted(found, reverse=True)]
+
+
+def read_curves(logdir: Path) -> dict[str, list[tuple[int, float]]]:
+    """The run's losses (before their weights) and PSNR from its TensorBoard events: tag -> (step, value)
+    points. Empty where there are none."""
+    from tensorboard.backend.event_processing import event_accumulator as tensorboard  # slow to import
+
+    events = tensorboard.EventAccumulator(str(logdir), size_guidance={tensorboard.SCALARS: 0, tensorboard.IMAGES: 1})
+    try:
+        events.Reload()
+    except OSError:
+        return {}
+    curves = {}
+    for tag in events.Tags()["scalars"]:
+        points = [(event.step, event.value) for event in events.Scalars(tag) if math.isfinite(event.value)]
+        if points and (tag.startswith(("loss/", "psnr/")) or tag == "test/psnr"):
+            curves[tag] = thinned(sorted(points), MOST_POINTS)
+    return curves
+
+
+def thinned(points: list[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+    """At most `most` points: each the last step and the mean value of its neighbours."""
+    size = -(-len(points) // most)
+    parts = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
+
+
+def read_loops(logdir: Path) -> dict[str, Picture]:
+    """The newest path's GIFs, rgb and depth, where they can be read."""
+    names = {"rgb": "rgb.gif", "depth": "depth.gif"}
+    folders = step_folders(logdir, ("path", "renderonly_path"), names.values())
+    loops = {}
+    for kind, name in names.items() if folders else ():
+        try:
+            data = (folders[0] / name).read_bytes()
+            still = encoded(np.asarray(Image.open(io.BytesIO(data), formats=("GIF",)).convert("RGB")))
+        except Exception:  # not there or damaged, in one of many ways
+            continue
+        loops[kind] = Picture(data, "image/gif", still.width, still.height, still)
+    return loops
+
+
+def labels_of(logdirs: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths, of equal length, that tell them apart."""
+    parts = [logdir.resolve().parts for logdir in logdirs]
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-length:]) for part in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    twice = next(logdir for i, logdir in enumerate(logdirs) if parts[i] in parts[:i])
+    raise InputError(f"{twice}: this run is named twice, expected every run once")
+
+
+def options_as_text(config: Config) -> dict[str, str]:
+    """The options of a run but those that are in its name already."""
+    given = {name: value for name, value in config.values().items() if SECTION_OF[name] != "run" and value is not None}
+    return {name: " ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in given.items()}
+
+
+def read_run(number: int, label: str, source: Source) -> RunRow:
+    """Everything of a run but its pictures of test views."""
+    logdir = source.logdir
+    evaluations = step_folders(logdir, ("testset",), ("metrics.json",))
+    record = Record.read(evaluations[0] / "metrics.json") if evaluations else None
+    row = RunRow(
+        number=number,
+        label=label,
+        folder=str(logdir),
+        losses=" + ".join(["colour", *source.regularizers]),
+        options=options_as_text(source.config),
+        record=record,
+        pictures=evaluations[0] if evaluations else None,
+        curves=read_curves(logdir),
+        loops=read_loops(logdir),
+    )
+    row.notes.extend(evaluation_notes(logdir, record))
+    if not row.curves:
+        row.notes.append(("no TensorBoard events of losses in its folder, hence no curves", None))
+    return row
+
+
+def evaluation_command(folder: str, factor: int = 0) -> str:
+    """The command that evaluates a run, or goes on with an evaluation at 1/factor of the size."""
+    return f"python evaluate.py {shlex.quote(folder)}" + (f" --render_factor {factor}" if factor > 1 else "")
+
+
+def evaluation_notes(logdir: Path, record: Record | None) -> list[tuple[str, str | None]]:
+    """What is not measured yet, and how to measure it."""
+    newest = checkpoint.newest(logdir)
+    command = evaluation_command(str(logdir))
+    if record is None:
+        return [("not evaluated yet; to evaluate it", command)]
+    notes = []
+    if newest and int(newest.stem) > record.step:
+        notes.append((f"its newest checkpoint, step {int(newest.stem)}, is not evaluated yet; to evaluate it", command))
+    if record.views_missing:
+        again = evaluation_command(str(logdir), int(record.options.get("render_factor") or 0))
+        notes.append((f"{record.shown_views()} test views are measured; to go on", again))
+    if record.lpips_missing and record.mean.get("lpips") is None:
+        notes.append((f"no LPIPS: {record.lpips_missing}", None))
+    return notes
+
+
+# Pictures of test views.
+
+
+class GroundTruth:
+    """The photographs and true depth of a scene's views; `missing` says why where there is none.
+
+    load: makes the scene, or raises InputError.
+    """
+
+    def __init__(self, load: Callable[[], Scene]):
+        self.scene: Scene | None = None
+        self.missing: str | None = None
+        self.decoded: dict = {}
+        try:
+            self.scene = load()
+        except InputError as error:
+            self.missing = f"no ground truth, no error maps: {error}"
+
+    def image(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
+        """A view in 0..1 reduced to `size` (width, height) by averaging areas; None where it is not there."""
+        if self.scene is None or name not in self.scene.view_names:
+            return None
+        view = self.scene.view_names.index(name)
+        height, width = self.scene.size(view)
+        if size[0] > width or size[1] > height:
+            return None
+        if (name, size) not in self.decoded:
+            try:
+                truth = self.scene.photographs.image(view)
+            except InputError as error:
+                self.missing = f"not all of its ground truth can be read: {error}"
+                return None
+            self.decoded = {(name, size): cv2.resize(truth, size, interpolation=cv2.INTER_AREA)}  # the newest only
+        return self.decoded[name, size]
+
+    def depth(self, name: str, size: tuple[int, int]) -> np.ndarray | None:
+        """A view's true depth in the colours of a rendered one, h w 3 uint8; None where it is not there."""
+        if self.scene is None or self.scene.photographs.depth is None:
+            return None
+        try:
+            true = self.scene.photographs.depth(self.scene.view_names.index(name))
+        except InputError as error:
+            self.missing = f"not all of its true depth can be read: {error}"
+            return None
+        if true is None:
+            return None
+        near, far = self.scene.near, self.scene.far
+        depth = to_far(nearest(true, *reversed(size), self.scene.cameras.pixel_center), far)
+        return depth_colours(np.clip((depth - near) / (far - near), 0, 1))
+
+
+def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """h w, the absolute difference of two images h w 3 in 0..1, averaged over the colours."""
+    return np.abs(np.asarray(image, float) - np.asarray(truth, float)).mean(-1)
+
+
+def error_colours(error: np.ndarray) -> np.ndarray:
+    """h w -> h w 3 uint8; no error is dark, ERROR_RANGE and more is bright."""
+    fraction = np.clip(error / ERROR_RANGE, 0, 1)
+    return cv2.applyColorMap(np.round(fraction * 255).astype(np.uint8), cv2.COLORMAP_CIVIDIS)[..., ::-1]
+
+
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def encoded(image: np.ndarray, exact: bool = False) -> Picture:
+    """h w 3 uint8, shrunk to LONGEST_SIDE, as WebP, or as PNG where that is smaller. `exact` keeps every
+    pixel, up to LARGEST_EXACT bytes: the colours of a map stand for numbers, and most compress well."""
+    height, width = image.shape[:2]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    bgr = np.ascontiguousarray(small[..., ::-1])
+    if exact:
+        data = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, LOSSLESS])[1].tobytes()
+        if len(data) <= LARGEST_EXACT:
+            return Picture(data, "image/webp", *size)
+    webp = cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1].tobytes()
+    png = cv2.imencode(".png", bgr)[1].tobytes()
+    data, kind = (png, "image/png") if len(png) <= len(webp) else (webp, "image/webp")
+    return Picture(data, kind, *size)
+
+
+def read_image(path: Path) -> np.ndarray | None:
+    """h w 3 in 0..1, or None where it is not there."""
+    try:
+        return read_pixels(path)[..., :3]
+    except (InputError, OSError):
+        return None
+
+
+def read_view(row: RunRow, name: str, truth: GroundTruth) -> RunView:
+    """A run's pictures of a view, and its metrics."""
+    stem = image_stem(name)
+    rgb, depth = (read_image(row.pictures / f"{stem}{end}.png") for end in ("", "_depth_color"))
+    photograph = None if rgb is None else truth.image(name, (rgb.shape[1], rgb.shape[0]))
+    error = None
+    if photograph is not None:
+        error = encoded(error_colours(error_map(rgb, photograph)), exact=True)
+    return RunView(
+        metrics=row.record.views[name],
+        rgb=None if rgb is None else encoded(as_uint8(rgb)),
+        depth=None if depth is None else encoded(as_uint8(depth), exact=True),
+        error=error,
+    )
+
+
+def read_truths(row: RunRow, name: str, truth: GroundTruth) -> dict[str, Picture]:
+    """What is true of a view, at the size at which a run has rendered it."""
+    size = row.record.render_size
+    rgb = read_image(row.pictures / f"{image_stem(name)}.png")
+    if rgb is not None:
+        size = (rgb.shape[1], rgb.shape[0])
+    photograph, depth = truth.image(name, size), truth.depth(name, size)
+    if photograph is None:
+        return {}
+    pictures = {"ground truth": encoded(as_uint8(photograph))}
+    if depth is not None:
+        pictures["true depth"] = encoded(depth, exact=True)
+    return pictures
+
+
+def chosen(names: Sequence[str], most: int) -> list[str]:
+    """At most `most` of the names, evenly spread."""
+    if len(names) <= most:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / max(most - 1, 1))] for i in range(most)]
+
+
+def read_views(rows: Sequence[RunRow], truths: dict[str, GroundTruth], most: int) -> tuple[list[View], int]:
+    """The views to show of a scene's runs, and how many views there are."""
+    evaluated = [row for row in rows if row.record]
+    names = list(dict.fromkeys(name for row in evaluated for name in row.record.views))
+    views = []
+    for name in chosen(names, most):
+        found, pictures = {}, {}
+        for row in evaluated:
+            if name in row.record.views:
+                pictures = pictures or read_truths(row, name, truths[row.label])
+                found[row.label] = read_view(row, name, truths[row.label])
+        views.append(View(name, pictures, found))
+    return views, len(names)
+
+
+# The runs of each scene.
+
+
+def scene_key(row: RunRow, data: DataConfig) -> tuple:
+    """Runs of equal key are compared: they have the same ground truth."""
+    scene = row.record.scene if row.record else Path(data.datadir).resolve().name
+    return scene, data.dataset_type, data.white_bkgd
+
+
+def read_scene(key: tuple, rows: list[RunRow], sources: dict[str, Source], most: int) -> SceneRuns:
+    """A scene's runs and their pictures. Runs of the same photographs share what they decode."""
+    known: list[tuple[DataConfig, GroundTruth]] = []
+    truths = {}
+    for row in rows:
+        data = sources[row.label].config.data
+        found = next((truth for other, truth in known if other == data), None)
+        if found is None:
+            found = GroundTruth(sources[row.label].load_scene)
+            known.append((data, found))
+        truths[row.label] = found
+    views, n_views = read_views(rows, truths, most)
+    for row in rows:
+        if row.record and truths[row.label].missing:
+            row.notes.append((truths[row.label].missing, None))
+    records = [row.record for row in rows if row.record]
+    return SceneRuns(
+        name=key[0],
+        facts=facts(key, records, n_views),
+        runs=rows,
+        views=views,
+        n_views=n_views,
+        comparable=len({(record.render_size, frozenset(record.views)) for record in records}) <= 1,
+        ramps=ramps(),
+    )
+
+
+def facts(key: tuple, records: Sequence[Record], n_views: int) -> str:
+    """What a scene's runs have in common, in words."""
+    _, kind, white = key
+    words = [f"Blender, {'white' if white else 'black'} background" if kind == "blender" else kind.upper()]
+    sizes = sorted({record.render_size for record in records})
+    if sizes:
+        pixels = " and ".join(f"{width} \N{MULTIPLICATION SIGN} {height}" for width, height in sizes)
+        words.append(f"{n_views} test views at {pixels}")
+    return ", ".join(words)
+
+
+def ramps() -> dict[str, Picture]:
+    """The colours of depth and error from 0 to 1, as bars."""
+    bar = np.linspace(0, 1, 64)[None].repeat(8, axis=0)
+    return {"depth": encoded(depth_colours(bar), True), "error": encoded(error_colours(bar * ERROR_RANGE), True)}
+
+
+def read_scenes(sources: Sequence[Source], most: int) -> list[SceneRuns]:
+    """All runs, by scene."""
+    labels = labels_of([source.logdir for source in sources])
+    by_label = dict(zip(labels, sources, strict=True))
+    scenes: dict[tuple, list[RunRow]] = {}
+    for number, (label, source) in enumerate(by_label.items()):
+        row = read_run(number, label, source)
+        scenes.setdefault(scene_key(row, source.config.data), []).append(row)
+    return [read_scene(key, rows, by_label, most) for key, rows in scenes.items()]

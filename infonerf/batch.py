@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from infonerf.command_line import parse_options
-from infonerf.config import Config
+from infonerf.config import PATHS, Config
 from infonerf.evaluation.record import Record
 from infonerf.system.arguments import ScriptParser
 from infonerf.system.errors import InputError, exit_status
@@ -35,7 +35,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = "configs/infonerf/synthetic"
 RUN_NERF = (sys.executable, "run_nerf.py")
 USAGE = "bash train.sh [--gpus 0,1] [FOLDER | FILE ...] [-- OPTION ...]"
-PATH_OPTIONS = ("basedir", "datadir", "maskdir", "ft_path")
 POLL_SECONDS = 0.1
 # A terminal that is closed stops the runs in good order, too. Absent on Windows.
 HANGUP = getattr(signal, "SIGHUP", None)
@@ -141,7 +140,7 @@ def with_absolute_paths(options: list[str], caller: Path) -> list[str]:
     """Options for each run, which runs in the repository's root, with the paths that the caller meant."""
     if any(word.partition("=")[0] == "--config" for word in options):
         raise InputError("--config: found among the options for each run, expected configs before the --")
-    names = [f"--{name}" for name in PATH_OPTIONS]
+    names = [f"--{name}" for name in PATHS]
     words = []
     for word in options:
         name, equals, value = word.partition("=")

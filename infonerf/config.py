@@ -27,7 +27,8 @@ class Option:
     """What the command line and the documentation say of an option beside its name and default.
 
     parse: text -> value, an argparse type; None for text, and for flags, whose default is a bool.
-    many: the value is a list. ours: the released code does not have it.
+    many: the value is a list. path: the value is one, from where the program is started. ours: the released code does
+    not have it.
     identity: whether it changes what a picture of the trained run shows; not read in the sections NOT_IN_PICTURES.
     needs: the condition in NEEDS without which it has no effect.
     """
@@ -37,6 +38,7 @@ class Option:
     choices: tuple[str, ...] | None = None
     many: bool = False
     metavar: str | None = None
+    path: bool = False
     ours: bool = False
     identity: bool = True
     needs: str | None = None
@@ -55,10 +57,10 @@ class RunConfig:
     """run"""
 
     expname: str | None = option(None, "name of the run: its files go to basedir/expname")
-    basedir: str = option("./logs/", "where runs are kept")
+    basedir: str = option("./logs/", "where runs are kept", path=True)
     device: str = option("auto", "auto (CUDA when there is one), cpu, cuda, cuda:N, mps", ours=True)
     no_reload: bool = option(False, "start afresh; checkpoints of the run are moved aside")
-    ft_path: str | None = option(None, "checkpoint to start from, instead of the run's newest")
+    ft_path: str | None = option(None, "checkpoint to start from, instead of the run's newest", path=True)
 
     def __post_init__(self):
         if self.expname:
@@ -84,9 +86,11 @@ def check_expname(expname: str) -> None:
 class DataConfig:
     """data"""
 
-    datadir: str | None = option(None, "folder of the scene", identity=False)
+    datadir: str | None = option(None, "folder of the scene", path=True, identity=False)
     dataset_type: str = option("llff", "kind of scene", choices=("llff", "blender", "dtu"))
-    maskdir: str | None = option(None, "folder of object masks (dtu), for masked metrics", identity=False)
+    maskdir: str | None = option(
+        None, "folder of object masks (dtu), for masked metrics", path=True, identity=False
+    )
     train_scene: list[int] | None = option(None, "training views, by number", INTEGER, many=True, metavar="VIEW")
     test_scene: list[int] | None = option(None, "test views (dtu); -1 = all others", INTEGER, many=True, metavar="VIEW")
     fewshot: int = option(0, "number of training views to draw; 0 = all", COUNT)
@@ -452,6 +456,7 @@ def option_of(part: Field) -> Option:
 
 SECTION_OF = {name: section for section, name, _ in declared()}
 DEFAULTS = Config().values()
+PATHS = tuple(name for _, name, option in declared() if option.path)
 # Sections that do not say what a run is, but where it goes and how it is started, logged and looked at.
 ABOUT_THE_START = ("run", "saving", "looking")
 # Sections that a picture of the trained run does not depend on, but for its step.
@@ -465,7 +470,7 @@ def changed_since(values: Mapping[str, Any], config: Config) -> list[str]:
         if name not in values or SECTION_OF[name] in ABOUT_THE_START:
             continue
         before = values[name]
-        if name in ("datadir", "maskdir"):
+        if name in PATHS:
             before, now = (None if path is None else str(Path(path).resolve()) for path in (before, now))
         if before != now:
             lines.append(f"changed since the checkpoint: {name} was {before}, now {now}")

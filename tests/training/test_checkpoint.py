@@ -16,7 +16,7 @@ from infonerf.training import checkpoint
 
 
 class ForeignNeRF(nn.Module):
-    """The modules of nerf-pytorch's network in its order, as method specification, section 4 gives them."""
+    """The modules of nerf-pytorch's network in its order, as docs/method.md, Network gives them."""
 
     def __init__(self, depth=8, width=16, point=63, view=27, use_viewdirs=True, outputs=5):
         super().__init__()

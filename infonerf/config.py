@@ -375,7 +375,7 @@ class LookingConfig:
     )
     render_factor: int = option(0, "render at 1/n of the size; 0 = full", COUNT)
     ckpt_render_iter: int | None = option(
-        None, "render the checkpoint of this step", POSITIVE, needs="render_only"
+        None, "render the checkpoint of this step", POSITIVE, needs="render_only or eval_only"
     )
 
     def __post_init__(self):
@@ -491,5 +491,6 @@ NEEDS: dict[str, Callable[[Config], Any]] = {
     "dataset_type llff": lambda config: config.data.dataset_type == "llff",
     "dataset_type dtu": lambda config: config.data.dataset_type == "dtu",
     "dataset_type blender": lambda config: config.data.dataset_type == "blender",
-    "render_only": lambda config: config.looking.instead_of_training,
+    "render_only": lambda config: config.looking.render_only,
+    "render_only or eval_only": lambda config: config.looking.instead_of_training,
 }

@@ -279,6 +279,10 @@ def test_a_run_stays_in_basedir(name, expected):
 def test_rendering_options_are_said_to_do_nothing_in_training():
     assert "render_train" in " ".join(parse_options([*MINIMAL, "--render_train"])[1])
     assert parse_options([*MINIMAL, "--render_train", "--render_only"])[1] == []
+    assert "render_train" in " ".join(parse_options([*MINIMAL, "--render_train", "--eval_only"])[1])
+    assert parse_options([*MINIMAL, "--ckpt_render_iter", "3", "--eval_only"])[1] == []
+    [note] = parse_options([*MINIMAL, "--ckpt_render_iter", "3"])[1]
+    assert "ckpt_render_iter without render_only or eval_only" in note
     for wrong in (["--render_only", "--no_reload"], ["--eval_only", "--ckpt_render_iter", "3", "--ft_path", "x.tar"]):
         with pytest.raises(InputError):
             parse_options([*MINIMAL, *wrong])

@@ -36,24 +36,23 @@ from run_nerf_helpers import load_scene  # noqa: E402
 DEFAULT_MEMORY = {"MALLOC_CHECK_": "0"}  # any word of the environment on malloc keeps startup.py from having one
 NOT_FUSED = {"STEP_NOT_FUSED": "1"}  # for child() below
 VARIANTS = {  # name: options, environment
-    "dense (reference)": (["--exact_dense"], DEFAULT_MEMORY),
-    "dense, memory kept": (["--exact_dense"], {}),
-    "sparse, layers not fused": ([], NOT_FUSED),
-    "sparse": ([], {}),
-    "sparse, bf16, not fused": (["--precision", "bf16"], NOT_FUSED),
-    "sparse, bf16": (["--precision", "bf16"], {}),
-    "sparse, skip_empty": (["--skip_empty"], {}),
-    "sparse, bf16, skip_empty": (["--precision", "bf16", "--skip_empty"], {}),
+    "dense (reference)": ({"exact_dense": True}, DEFAULT_MEMORY),
+    "dense, memory kept": ({"exact_dense": True}, {}),
+    "sparse, layers not fused": ({}, NOT_FUSED),
+    "sparse": ({}, {}),
+    "sparse, bf16, not fused": ({"precision": "bf16"}, NOT_FUSED),
+    "sparse, bf16": ({"precision": "bf16"}, {}),
+    "sparse, skip_empty": ({"skip_empty": True}, {}),
+    "sparse, bf16, skip_empty": ({"precision": "bf16", "skip_empty": True}, {}),
 }
-PLAIN = ["--exact_dense", "False", "--precision", "fp32", "--skip_empty", "False",
-         "--visual_hull", "False"]  # whatever the config says
+PLAIN = {"exact_dense": False, "precision": "fp32", "skip_empty": False, "visual_hull": False}  # whatever a config says
 GRID_UPDATES = 200  # of an occupancy grid that has known these networks for long
 
 
-def prepare(options: list[str], path: str | None) -> Trainer:
+def prepare(options: list[str], changes: dict, path: str | None) -> Trainer:
     """A trainer past its cropped steps, with a checkpoint's weights where there is one, that learns nothing. Every step
-    is its second, whatever schedules there are."""
-    config = parse_options(options)[0].replace(precrop_iters=0)
+    is its second, whatever schedules there are. changes: a variant's options."""
+    config = parse_options(options)[0].replace(**PLAIN | changes, precrop_iters=0)
     trainer = create_trainer(config, load_scene(config.data), find_device(config.run.device))
     if path:
         checkpoint.read(path).load(checkpoint.network_parts(trainer.networks))
@@ -73,11 +72,11 @@ def peak_memory(device: torch.device) -> float:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
 
 
-def child(options: list[str], path: str | None) -> None:
-    """Say the baseline memory, then do a step for every line that comes in."""
+def child(options: list[str], variant: str, path: str | None) -> None:
+    """Be a variant's process: say the baseline memory, then do a step for every line that comes in."""
     if "STEP_NOT_FUSED" in os.environ:
         fused.has_kernel = lambda dtype: False
-    trainer = prepare(options, path)
+    trainer = prepare(options, VARIANTS[variant][0], path)
     device = trainer.networks.device
     print(peak_memory(device), flush=True)
     for line in sys.stdin:
@@ -108,10 +107,11 @@ def gflop_of(step: Callable) -> float:
 class Child:
     """A variant's process."""
 
-    def __init__(self, options: list[str], path: str | None, environment: dict[str, str]):
-        command = [sys.executable, __file__, "--child", *(["--checkpoint", path] if path else []), *options]
+    def __init__(self, options: list[str], variant: str, path: str | None):
+        command = [sys.executable, __file__, "--child", variant, *(["--checkpoint", path] if path else []), *options]
+        environment = os.environ | VARIANTS[variant][1]
         self.process = subprocess.Popen(
-            command, env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         (self.baseline,) = self.answer()
         self.seconds, self.peak, (self.gflop,) = [], 0.0, self.ask("flops")
@@ -152,15 +152,15 @@ def run() -> int:
     parser = ScriptParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="weights to measure at; without it, initial weights")
     parser.add_argument("--repeats", type=POSITIVE, default=5, help="steps of each variant")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
     given, options = parser.parse_known_args()
     if not any(word.startswith("--config") for word in options):
         options = ["--config", "configs/infonerf/sample.txt", *options]
     if given.child:
-        child(options, given.checkpoint)
+        child(options, given.child, given.checkpoint)
         return 0
     path = given.checkpoint and str(Path(given.checkpoint).resolve())
-    children = {name: Child(options + PLAIN + extra, path, env) for name, (extra, env) in VARIANTS.items()}
+    children = {name: Child(options, name, path) for name in VARIANTS}
     for _ in tqdm(range(given.repeats), desc="every variant a step"):
         for one in children.values():
             one.step()

@@ -31,10 +31,8 @@ def test_every_variant_can_be_whatever_the_config_says(name, given):
     benchmark, found = load(name), set()
     for variant in benchmark.VARIANTS.values():
         words = ["--config", str(ROOT / "configs/infonerf/sample.txt"), *DENSE, *given]
-        if name == "step":
-            rendering = parse_options([*words, *benchmark.PLAIN, *variant[0]])[0].rendering
-        else:
-            rendering = parse_options(words)[0].replace(**benchmark.PLAIN | variant).rendering
+        changes = variant[0] if name == "step" else variant
+        rendering = parse_options(words)[0].replace(**benchmark.PLAIN | changes).rendering
         found.add((rendering.exact_dense, rendering.precision, rendering.skip_empty))
     assert found == {(True, "fp32", False), *((False, p, skip) for p in ("fp32", "bf16") for skip in (False, True))}
 

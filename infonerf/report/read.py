@@ -247,14 +247,12 @@ def read_image(path: Path) -> np.ndarray | None:
         return None
 
 
-def read_view(row: RunRow, name: str, truth: GroundTruth) -> RunView:
-    """A run's pictures of a view, and its metrics."""
-    stem = image_stem(name)
-    rgb, depth = (read_image(row.pictures / f"{stem}{end}.png") for end in ("", "_depth_color"))
-    photograph = None if rgb is None else truth.image(name, (rgb.shape[1], rgb.shape[0]))
+def read_view(row: RunRow, name: str, rgb: np.ndarray | None, truth: np.ndarray | None) -> RunView:
+    """A run's pictures of a view, and its metrics. rgb: the rendering, h w 3; truth: the photograph at its size."""
+    depth = read_image(row.pictures / f"{image_stem(name)}_depth_color.png")
     error = None
-    if photograph is not None:
-        error = encoded(error_colours(error_map(rgb, photograph)), exact=True)
+    if rgb is not None and truth is not None:
+        error = encoded(error_colours(error_map(rgb, truth)), exact=True)
     return RunView(
         metrics=row.record.views[name],
         rgb=None if rgb is None else encoded(as_uint8(rgb)),
@@ -263,12 +261,8 @@ def read_view(row: RunRow, name: str, truth: GroundTruth) -> RunView:
     )
 
 
-def read_truths(row: RunRow, name: str, truth: GroundTruth) -> dict[str, Picture]:
-    """What is true of a view, at the size at which a run has rendered it."""
-    size = row.record.render_size
-    rgb = read_image(row.pictures / f"{image_stem(name)}.png")
-    if rgb is not None:
-        size = (rgb.shape[1], rgb.shape[0])
+def truth_pictures(truth: GroundTruth, name: str, size: tuple[int, int]) -> dict[str, Picture]:
+    """The photograph of a view and, where there is one, its true depth; empty without a photograph."""
     photograph, depth = truth.image(name, size), truth.depth(name, size)
     if photograph is None:
         return {}
@@ -294,8 +288,10 @@ def read_views(rows: Sequence[RunRow], truths: dict[str, GroundTruth], most: int
         found, pictures = {}, {}
         for row in evaluated:
             if name in row.record.views:
-                pictures = pictures or read_truths(row, name, truths[row.label])
-                found[row.label] = read_view(row, name, truths[row.label])
+                rgb = read_image(row.pictures / f"{image_stem(name)}.png")
+                size = row.record.render_size if rgb is None else (rgb.shape[1], rgb.shape[0])
+                pictures = pictures or truth_pictures(truths[row.label], name, size)
+                found[row.label] = read_view(row, name, rgb, truths[row.label].image(name, size))
         views.append(View(name, pictures, found))
     return views, len(names)
 

@@ -105,9 +105,31 @@ class RangeAnnealing:
         return min(max(step / self.end, self.start), 1.0)
 
 
+class PixelLayout:
+    """The pixels of images of these sizes (height, width) in one row: image by image, row by row."""
+
+    def __init__(self, sizes: Sequence[tuple[int, int]]):
+        counts = [height * width for height, width in sizes]
+        self.total = sum(counts)
+        self.starts = torch.tensor([0, *accumulate(counts[:-1])])
+        self.widths = torch.tensor([width for _, width in sizes])
+
+    def __len__(self) -> int:
+        return self.total
+
+    def index(self, pixels: Pixels) -> Tensor:
+        """Where in the row pixels are, r, on the CPU as they."""
+        return self.starts[pixels.camera] + pixels.rows * self.widths[pixels.camera] + pixels.cols
+
+    def pixels(self, index: Tensor) -> Pixels:
+        """The pixels at places in the row."""
+        camera = torch.searchsorted(self.starts, index, right=True) - 1
+        within, width = index - self.starts[camera], self.widths[camera]
+        return Pixels(camera, within // width, within % width)
+
+
 class TrainingColours(NamedTuple):
-    """The pixels of the seen views, view by view, row by row, on the device: rgb p 3, and alpha p where it is asked
-    for."""
+    """The pixels of the seen views in a PixelLayout, on the device: rgb p 3, and alpha p where it is asked for."""
 
     rgb: Tensor
     alpha: Tensor | None = None
@@ -132,16 +154,11 @@ class RaySampler:
         self.pools, self.colours, self.neighbourhood, self.annealing = pools, colours, neighbourhood, annealing
         self.random_background, self.patches = random_background, patches
         self.crop_fraction, self.crop_until, self.device = crop_fraction, crop_until, colours.rgb.device
-        self.sizes = pools[SEEN][0].sizes
-        self.starts = torch.tensor(first_pixels(self.sizes), device=self.device)
-        self.widths = torch.tensor([width for _, width in self.sizes], device=self.device)
-        self.epochs = {}
-        if batching:
-            self.epochs = {
-                group: Epochs(sum(height * width for height, width in cameras.sizes))
-                for group, (cameras, _) in pools.items() if group == SEEN or not patches
-            }
-        self.batching = batching
+        self.layouts = {group: PixelLayout(cameras.sizes) for group, (cameras, _) in pools.items()}
+        self.batching, self.epochs = batching, {}
+        for group, layout in self.layouts.items() if batching else ():
+            if group == SEEN or not patches:
+                self.epochs[group] = Epochs(len(layout))
 
     def draw(self, step: int, groups: Iterable[str], generator: torch.Generator) -> RayBatch:
         """The rays of step number `step` (from 1) for the named groups, `seen` always among them."""
@@ -151,14 +168,15 @@ class RaySampler:
                 if self.annealing:
                     cameras = cameras.narrowed(self.annealing.fraction(step))
                 pixels = self.draw_pixels(group, cameras.sizes, n_rays, step, generator)
+                if group == SEEN:
+                    index = self.layouts[SEEN].index(pixels).to(self.device)
+                pixels = Pixels(*(part.to(self.device) for part in pixels))
                 drawn[group] = Drawn(cameras.rays(pixels), pixels, cameras)
         rays = {group: part.rays for group, part in drawn.items()}
         paired = [group for group in drawn if NEIGHBOURS[group] in groups]
         if paired:
             near = self.neighbourhood.neighbours([drawn[group] for group in paired], generator)
             rays.update({NEIGHBOURS[group]: part for group, part in zip(paired, near, strict=True)})
-        seen = drawn[SEEN].pixels
-        index = self.starts[seen.camera] + seen.rows * self.widths[seen.camera] + seen.cols
         target = self.colours.rgb[index]
         alpha = None if self.colours.alpha is None else self.colours.alpha[index]
         background = None
@@ -169,20 +187,14 @@ class RaySampler:
 
     def draw_pixels(self, group: str, sizes: Sequence[tuple[int, int]], n: int, step: int,
                     generator: torch.Generator) -> Pixels:
+        """n pixels of a group's images, on the CPU."""
         if group == UNSEEN and self.patches:
             return self.draw_patches(sizes, n // PATCH**2, step, generator)
         if self.batching:
-            index = self.epochs[group].draw(n, generator)
-            starts = torch.tensor(first_pixels(sizes))
-            view = torch.searchsorted(starts, index, right=True) - 1
-            index = index - starts[view]
-            widths = torch.tensor([width for _, width in sizes])[view]
-            pixels = (view, index // widths, index % widths)
-        else:
-            view = random_integer(0, len(sizes), generator)
-            area = self.area(sizes[view], step)
-            pixels = (torch.full((n,), view), *area.pixel(distinct_integers(n, len(area), generator)))
-        return Pixels(*(part.to(self.device) for part in pixels))
+            return self.layouts[group].pixels(self.epochs[group].draw(n, generator))
+        view = random_integer(0, len(sizes), generator)
+        area = self.area(sizes[view], step)
+        return Pixels(torch.full((n,), view), *area.pixel(distinct_integers(n, len(area), generator)))
 
     def area(self, size: tuple[int, int], step: int) -> Crop:
         """Where in an image of this size (height, width) a step draws its pixels."""
@@ -201,8 +213,7 @@ class RaySampler:
         left = torch.tensor([area.left + random_integer(0, area.width - PATCH + 1, generator) for area in areas])
         index = torch.arange(PATCH**2)
         rows, cols = top[:, None] + index // PATCH, left[:, None] + index % PATCH
-        pixels = (torch.tensor(views).repeat_interleave(len(index)), rows.flatten(), cols.flatten())
-        return Pixels(*(part.to(self.device) for part in pixels))
+        return Pixels(torch.tensor(views).repeat_interleave(len(index)), rows.flatten(), cols.flatten())
 
     def state_dict(self) -> dict:
         """Where the shuffled epochs stand; empty without batching."""
@@ -212,8 +223,3 @@ class RaySampler:
         for group, epochs in self.epochs.items():
             if group in state:
                 epochs.load_state_dict(state[group])
-
-
-def first_pixels(sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """The number of each view's first pixel among the pixels of all."""
-    return list(accumulate((height * width for height, width in sizes[:-1]), initial=0))

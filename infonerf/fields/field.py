@@ -3,7 +3,8 @@
 Axes: ... points of any shape; the features of a point are whatever the field makes of it.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,22 @@ class Field(nn.Module):
     def set_step(self, step: int) -> None:
         """Set what follows a schedule (frequencies, say) for a training step, counted from 1. A checkpoint of n updates
         is rendered as in step n."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step with this field may be captured as a CUDA graph: what it computes depends on nothing that
+        changes from step to step but tensors that stay where they are, and on `phase`. By default one without a
+        schedule."""
+        return type(self).set_step is Field.set_step
+
+    @property
+    def phase(self) -> Hashable:
+        """What of the schedule is no tensor: where it changes, a step is captured anew."""
+        return None
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """The layers whose weights may be of low precision."""
+        return []
 
     def parameter_groups(self, lrate: float) -> list[dict]:
         """Groups of parameters for torch's optimizers, each with its learning rate at the start."""
@@ -95,6 +112,16 @@ class CoarseFine:
     def set_step(self, step: int) -> None:
         for field in self:
             field.set_step(step)
+
+    def in_precision(self, dtype: torch.dtype | None) -> "CoarseFine":
+        """These fields with the weights of the hidden layers in `dtype`: copies to compute with; None: themselves."""
+        if dtype is None:
+            return self
+        copies = copy.deepcopy(self)
+        for field in copies:
+            for layer in field.hidden_layers():
+                layer.to(dtype)
+        return copies
 
     def density_at(self, points: Tensor) -> Tensor:
         """points n 3 -> n: the greater of the fields' densities, at least 0."""

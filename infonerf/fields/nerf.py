@@ -42,10 +42,15 @@ class Annealing:
         return (self.start + (multires - self.start) * min(step / self.end, 1.0)) / multires
 
 
-def band_weights(n_freqs: int, shown: float) -> list[float]:
-    """A weight for each number of a positional encoding of which `shown` of `n_freqs` frequencies are in, the last
-    of them in part. The raw input always is."""
-    return [1.0] * 3 + [min(max(shown - k, 0.0), 1.0) for k in range(n_freqs) for _ in range(6)]
+def bands(n_freqs: int, device: torch.device) -> Tensor:
+    """The number of the frequency of each number of a positional encoding, from 0; -1 for the raw input."""
+    return torch.arange(-3, 6 * n_freqs, device=device).div(6, rounding_mode="floor").double()
+
+
+def band_weights(bands: Tensor, shown: float) -> Tensor:
+    """A weight for each number of a positional encoding of which `shown` frequencies are in, the last of them in part.
+    The raw input always is."""
+    return (shown - bands).clamp_(0, 1)
 
 
 Layer = Callable[..., Tensor]  # of an nn.Linear and its inputs
@@ -100,18 +105,31 @@ class NeRF(Field):
         with torch.no_grad():
             bias = self.alpha_linear.bias if use_viewdirs else self.output_linear.bias[3:4]
             bias.add_(density_bias)
-        self.annealing = annealing
+        self.annealing, self.masks = annealing, None
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
         """Show the frequencies of a training step; of its checkpoint, those that it was trained with last."""
-        self.point_mask = self.view_mask = None
-        if self.annealing and step < self.annealing.end:
-            fraction, like = self.annealing.fraction(step, self.multires), next(self.parameters())
-            self.point_mask, self.view_mask = (
-                torch.tensor(band_weights(n, fraction * n), dtype=torch.float64).to(like.dtype).to(like.device)
-                for n in (self.multires, self.multires_views)
-            )
+        if not self.annealing or step >= self.annealing.end:
+            self.masks = None
+            return
+        fraction, like = self.annealing.fraction(step, self.multires), next(self.parameters())
+        weights = [band_weights(bands(n, like.device), fraction * n) for n in (self.multires, self.multires_views)]
+        if self.masks is None:
+            self.masks = [torch.empty_like(weight, dtype=like.dtype) for weight in weights]
+        for mask, weight in zip(self.masks, weights, strict=True):  # in place: a captured step reads them there
+            mask.copy_(weight)
+
+    @property
+    def capturable(self) -> bool:
+        return True
+
+    @property
+    def phase(self) -> bool:
+        return self.masks is None
+
+    def hidden_layers(self) -> list[nn.Module]:
+        return [*self.pts_linears, *self.views_linears, *([self.feature_linear] if self.use_viewdirs else [])]
 
     def forward(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """points r s 3, unit directions r 3 -> raw colour r s 3, raw density r s, each layer in the plainest way."""
@@ -122,8 +140,8 @@ class NeRF(Field):
     def features(self, points: Tensor, hidden: Layer = linear_relu) -> Tensor:
         """points ... 3 -> ... width. `hidden` computes a layer with its ReLU."""
         encoded = positional_encoding(points, self.multires)
-        if self.point_mask is not None:
-            encoded = encoded * self.point_mask
+        if self.masks:
+            encoded = encoded * self.masks[0]
         h = hidden(self.pts_linears[0], encoded)
         encoded = encoded.to(h.dtype)
         for i, layer in enumerate(self.pts_linears[1:], start=1):
@@ -140,7 +158,7 @@ class NeRF(Field):
         if not self.use_viewdirs:
             return directions[..., :0]
         encoded = positional_encoding(directions, self.multires_views)
-        return encoded if self.view_mask is None else encoded * self.view_mask
+        return encoded * self.masks[1] if self.masks else encoded
 
     def colour(self, features: Tensor, encoded: Tensor, hidden: Layer = linear_relu) -> Tensor:
         if not self.use_viewdirs:

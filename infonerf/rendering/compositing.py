@@ -33,6 +33,25 @@ class Rendering(NamedTuple):
     fine: Composite
 
 
+class Transmittance(torch.autograd.Function):
+    """What passes sample after sample, r s, all above 0 -> what passes the first, the first two, ... r s.
+
+    torch.cumprod, whose own way back first asks the device whether a factor is 0, and waits for the answer.
+    """
+
+    @staticmethod
+    def forward(ctx, factors: Tensor) -> Tensor:
+        through = torch.cumprod(factors, dim=-1)
+        ctx.save_for_backward(factors, through)
+        return through
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_through: Tensor) -> Tensor:
+        factors, through = ctx.saved_tensors
+        return (through * d_through).flip(-1).cumsum(-1).flip(-1).div_(factors)
+
+
 def composite(
     raw_rgb: Tensor | None, raw_density: Tensor, z: Tensor, directions: Tensor,
     noise: Tensor | None = None, white_background: bool = False,
@@ -42,7 +61,7 @@ def composite(
     delta = delta * directions.norm(dim=-1, keepdim=True)
     density = (raw_density if noise is None else raw_density + noise).relu()
     alpha = 1 - torch.exp(-density * delta)
-    through = torch.cumprod(1 - alpha + 1e-10, dim=-1)
+    through = Transmittance.apply(1 - alpha + 1e-10)
     weights = alpha * torch.cat([torch.ones_like(through[:, :1]), through[:, :-1]], dim=-1)
     acc = weights.sum(-1)
     depth = (weights * z).sum(-1)

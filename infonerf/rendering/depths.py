@@ -9,10 +9,6 @@ from torch import Tensor
 from infonerf.scene.cameras import Rays
 
 
-def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
-
-
 def coarse_depths(rays: Rays, n_samples: int, lindisp: bool = False, u: Tensor | None = None) -> Tensor:
     """r s depths from near to far, evenly spaced in depth or disparity.
 

@@ -4,7 +4,7 @@ Axes: r rays, s samples along a ray, h w pixels. Randomness is a torch.Generator
 Results lie on the device of the rays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -14,11 +14,24 @@ from torch import Tensor
 from infonerf.fields.field import CoarseFine, Field
 from infonerf.rendering.compositing import Composite, Rendering, cat_composites, composite, split_composite
 from infonerf.rendering.dense import DenseQuery, Query
-from infonerf.rendering.depths import coarse_depths, fine_depths, uniform
+from infonerf.rendering.depths import coarse_depths, fine_depths
 from infonerf.rendering.groups import SEEN
 from infonerf.scene.cameras import Cameras, Rays, cat_rays
 from infonerf.system.errors import out_of_memory
 from infonerf.system.logs import say
+
+
+class Draws(NamedTuple):
+    """The random numbers of some rays, in the order in which they are drawn; None for what is not random.
+
+    coarse, fine: in 0..1, for each sample where in its share of the ray it lies, r s; the noise that is added to the
+    density of each sample of a pass, r s.
+    """
+
+    coarse: Tensor | None = None
+    coarse_noise: Tensor | None = None
+    fine: Tensor | None = None
+    fine_noise: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,23 @@ class Sampling:
     lindisp: bool = False
     perturb: bool = True  # only with a generator, as the noise
     noise_std: float = 0.0
+
+    def draws(self, rays: Rays, generator: torch.Generator | None) -> Draws:
+        """For rays whose device is the generator's; nothing is random without one."""
+        if generator is None:
+            return Draws()
+
+        def draw(source: Callable[..., Tensor], n_samples: int) -> Tensor:
+            like = rays.origins
+            return source((len(rays), n_samples), generator=generator, dtype=like.dtype, device=like.device)
+
+        def passes() -> Iterator[Tensor | None]:
+            for n_new, n_all in ((self.n_samples, 0), (self.n_importance, self.n_samples)):
+                if n_new:
+                    yield draw(torch.rand, n_new) if self.perturb else None
+                    yield self.noise_std * draw(torch.randn, n_all + n_new) if self.noise_std > 0 else None
+
+        return Draws(*passes())
 
 
 class RenderedRays(NamedTuple):
@@ -64,49 +94,50 @@ class Renderer:
     def rays(
         self, rays: Rays, generator: torch.Generator | None = None, colour: bool = True, coarse_colour: bool = True
     ) -> Rendering:
-        """Coarse pass, resampling, fine pass. The generator, on the rays' device, makes it random: draws are
-        made in the order coarse depths, coarse noise, fine depths, fine noise. Without `coarse_colour`, only the last
-        pass has colour."""
-        sampling, n, like = self.sampling, len(rays), rays.origins
-        random = generator is not None and sampling.perturb
-        u = uniform((n, sampling.n_samples), like, generator) if random else None
-        z = coarse_depths(rays, sampling.n_samples, sampling.lindisp, u)
+        """Coarse pass, resampling, fine pass; random with a generator. Without `coarse_colour`, only the last pass has
+        colour."""
+        return self.passes(rays, self.sampling.draws(rays, generator), colour, coarse_colour)
+
+    def passes(self, rays: Rays, draws: Draws, colour: bool, coarse_colour: bool = True) -> Rendering:
+        """`rays`, with random numbers that were drawn before."""
+        sampling, like = self.sampling, rays.origins
+        z = coarse_depths(rays, sampling.n_samples, sampling.lindisp, draws.coarse)
         wanted = colour and (coarse_colour or not sampling.n_importance)
-        coarse = self.render_pass(self.networks.coarse, rays, z, generator, wanted)
+        coarse = self.render_pass(self.networks.coarse, rays, z, draws.coarse_noise, wanted)
         if not sampling.n_importance:
             return Rendering(None, coarse)
-        if random:
-            u = uniform((n, sampling.n_importance), like, generator)
-        else:
-            u = torch.linspace(0, 1, sampling.n_importance, dtype=like.dtype, device=like.device).expand(n, -1)
+        u = draws.fine
+        if u is None:
+            u = torch.linspace(0, 1, sampling.n_importance, dtype=like.dtype, device=like.device).expand(len(rays), -1)
         z = fine_depths(z, coarse.weights.detach(), u)
-        return Rendering(coarse, self.render_pass(self.networks.fine, rays, z, generator, colour))
+        return Rendering(coarse, self.render_pass(self.networks.fine, rays, z, draws.fine_noise, colour))
 
-    def render_pass(
-        self, field: Field, rays: Rays, z: Tensor, generator: torch.Generator | None, colour: bool
-    ) -> Composite:
-        """One field along the rays at depths z (r s)."""
-        noise = None
-        if generator is not None and self.sampling.noise_std > 0:
-            normal = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-            noise = self.sampling.noise_std * normal
+    def render_pass(self, field: Field, rays: Rays, z: Tensor, noise: Tensor | None, colour: bool) -> Composite:
+        """One field along the rays at depths z (r s), with noise on its density."""
         raw_rgb, raw_density = self.query(field, rays, z, noise, colour)
         return composite(raw_rgb, raw_density, z, rays.directions, noise, self.white_background)
 
     def groups(self, groups: dict[str, Rays], generator: torch.Generator | None) -> dict[str, Rendering]:
         """Render every group of a step: the seen rays, whose colours are compared, then all others together,
         for which opacity is enough; `chunk` rays at a time."""
-        seen = {group: rays for group, rays in groups.items() if group == SEEN}
-        others = {group: rays for group, rays in groups.items() if group != SEEN}
-        renderings = {}
-        for part, colour in ((seen, True), (others, False)):
-            if part:
-                renderings |= self.render_together(part, generator, colour)
+        return self.groups_passes(groups, self.group_draws(groups, generator))
+
+    def group_draws(self, groups: dict[str, Rays], generator: torch.Generator | None) -> list[Draws]:
+        """The random numbers of a step, chunk by chunk."""
+        chunks = (chunk for part in together(groups) for chunk in cat_rays(part.values()).split(self.chunk))
+        return [self.sampling.draws(chunk, generator) for chunk in chunks]
+
+    def groups_passes(self, groups: dict[str, Rays], draws: Sequence[Draws]) -> dict[str, Rendering]:
+        """`groups`, with random numbers that were drawn before."""
+        remaining, renderings = iter(draws), {}
+        for part in together(groups):
+            renderings |= self.render_together(part, remaining, colour=SEEN in part)
         return renderings
 
-    def render_together(self, groups: dict[str, Rays], generator, colour: bool) -> dict[str, Rendering]:
+    def render_together(self, groups: dict[str, Rays], draws: Iterator[Draws], colour: bool) -> dict[str, Rendering]:
         """Render groups of rays in one row."""
-        chunks = [self.rays(rays, generator, colour) for rays in cat_rays(groups.values()).split(self.chunk)]
+        rays = cat_rays(groups.values())
+        chunks = [self.passes(chunk, next(draws), colour) for chunk in rays.split(self.chunk)]
         sizes = [len(rays) for rays in groups.values()]
         coarse = split_composite(cat_composites([chunk.coarse for chunk in chunks]), sizes)
         fine = split_composite(cat_composites([chunk.fine for chunk in chunks]), sizes)
@@ -139,3 +170,10 @@ class Renderer:
     def for_pictures(self, networks: CoarseFine) -> "Renderer":
         """A renderer of `networks` with an occupancy grid, where this one has such, that is made from them alone."""
         return replace(self, networks=networks, query=self.query.for_pictures(networks))
+
+
+def together(groups: dict[str, Rays]) -> list[dict[str, Rays]]:
+    """The groups of a step that are rendered in one row: the seen rays, then all others."""
+    seen = {group: rays for group, rays in groups.items() if group == SEEN}
+    others = {group: rays for group, rays in groups.items() if group != SEEN}
+    return [part for part in (seen, others) if part]

@@ -1,8 +1,10 @@
 """Devices, and what they can do."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
+from torch import Tensor
 
 from infonerf.system.errors import InputError
 from infonerf.system.logs import say
@@ -56,3 +58,14 @@ def has_bfloat16(device: torch.device) -> bool:
 def autocast_to(dtype: torch.dtype | None, device: torch.device):
     """A context in which matrix products are of `dtype`; None: of their factors' own."""
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
+
+
+def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Tensors of one dtype that lie on the CPU, on a device: in one transfer, for which the host does not wait."""
+    if device.type == "cpu":
+        return list(tensors)
+    row = torch.cat([tensor.flatten() for tensor in tensors])
+    if device.type == "cuda" and torch.cuda.is_available():  # the pretended GPU of the tests takes it as it is
+        row = row.pin_memory()
+    parts = row.to(device, non_blocking=True).split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from infonerf.scene.cameras import Cameras, Pixels, Rays
+from infonerf.system.devices import to_device
 from infonerf.training.generators import random_integer
 
 
@@ -44,7 +45,8 @@ class RotatedPose:
         rays, pixels, cameras = part
         uniform = torch.rand(len(cameras), 3, generator=generator, dtype=torch.float64)
         turn = rotation_matrices((2 * uniform - 1) * math.radians(self.degrees))
-        turn = turn.to(rays.origins)[pixels.camera]
+        [turn] = to_device([turn.to(rays.origins.dtype)], rays.origins.device)
+        turn = turn[pixels.camera]
         origins, directions = ((turn * vector[:, None]).sum(-1) for vector in (rays.origins, rays.directions))
         return Rays(origins, directions, rays.near, rays.far)
 
@@ -61,8 +63,8 @@ class MovedPose:
     def moved(self, part: Drawn, generator: torch.Generator) -> Rays:
         rays, pixels, cameras = part
         normal = torch.randn(len(cameras), 3, generator=generator)
-        move = (self.scale * normal).to(rays.origins)[pixels.camera]
-        return Rays(rays.origins + move, rays.directions, rays.near, rays.far)
+        [move] = to_device([(self.scale * normal).to(rays.origins.dtype)], rays.origins.device)
+        return Rays(rays.origins + move[pixels.camera], rays.directions, rays.near, rays.far)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class NearPixel:
         rays, pixels, cameras = part
         split = torch.randint(0, distance + 1, (len(rays),), generator=generator)
         signs = 2 * torch.randint(0, 2, (2, len(rays)), generator=generator) - 1
-        steps = (signs * torch.stack([split, distance - split])).to(pixels.rows.device)
+        [steps] = to_device([signs * torch.stack([split, distance - split])], pixels.rows.device)
         return cameras.rays(Pixels(pixels.camera, pixels.rows + steps[0], pixels.cols + steps[1]))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from infonerf.rendering.groups import NEIGHBOURS, PATCH, SEEN, UNSEEN
 from infonerf.scene.cameras import Cameras, Pixels, Rays
+from infonerf.system.devices import to_device
 from infonerf.training.generators import distinct_integers, random_integer
 from infonerf.training.neighbours import Drawn, Neighbourhood
 
@@ -162,16 +163,17 @@ class RaySampler:
 
     def draw(self, step: int, groups: Iterable[str], generator: torch.Generator) -> RayBatch:
         """The rays of step number `step` (from 1) for the named groups, `seen` always among them."""
-        groups, drawn = set(groups), {}
+        groups, on_cpu, drawn = set(groups), {}, {}
         for group, (cameras, n_rays) in self.pools.items():
             if group == SEEN or groups & {group, NEIGHBOURS[group]}:
-                if self.annealing:
-                    cameras = cameras.narrowed(self.annealing.fraction(step))
-                pixels = self.draw_pixels(group, cameras.sizes, n_rays, step, generator)
-                if group == SEEN:
-                    index = self.layouts[SEEN].index(pixels).to(self.device)
-                pixels = Pixels(*(part.to(self.device) for part in pixels))
-                drawn[group] = Drawn(cameras.rays(pixels), pixels, cameras)
+                on_cpu[group] = self.draw_pixels(group, cameras.sizes, n_rays, step, generator)
+        numbers = [part for pixels in on_cpu.values() for part in pixels]
+        index, *numbers = to_device([self.layouts[SEEN].index(on_cpu[SEEN]), *numbers], self.device)
+        for group, *pixels in zip(on_cpu, *[iter(numbers)] * 3, strict=True):
+            cameras, _ = self.pools[group]
+            if self.annealing:
+                cameras = cameras.narrowed(self.annealing.fraction(step))
+            drawn[group] = Drawn(cameras.rays(Pixels(*pixels)), Pixels(*pixels), cameras)
         rays = {group: part.rays for group, part in drawn.items()}
         paired = [group for group in drawn if NEIGHBOURS[group] in groups]
         if paired:
@@ -181,7 +183,7 @@ class RaySampler:
         alpha = None if self.colours.alpha is None else self.colours.alpha[index]
         background = None
         if self.random_background:
-            background = torch.rand(target.shape, generator=generator).to(target)
+            [background] = to_device([torch.rand(target.shape, generator=generator)], self.device)
         cameras, _ = self.pools[SEEN]
         return RayBatch(rays, target, cameras.near, cameras.far, alpha, background)
 

@@ -10,7 +10,7 @@ import torch
 
 from infonerf.command_line import parse_options
 from infonerf.fields.field import CoarseFine
-from infonerf.fields.nerf import Annealing, NeRF, band_weights, positional_encoding
+from infonerf.fields.nerf import Annealing, NeRF, band_weights, bands, positional_encoding
 from infonerf.rendering.dense import DenseQuery
 from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
@@ -28,17 +28,17 @@ from support.scenes import memory_scene, write_blender
 def test_annealed_frequencies(start, end, multires, multires_views):
     """Band by band, from the formula; from the last step on there is no mask at all."""
     network = NeRF(2, 8, multires=multires, multires_views=multires_views, annealing=Annealing(start, end)).double()
-    assert network.point_mask is not None
+    assert network.masks
     for step in range(end + 3):
         network.set_step(step)
         if step >= end:
-            assert (network.point_mask, network.view_mask) == (None, None)
+            assert network.masks is None
             continue
         shown = start + (multires - start) * step / end
         expected = [1.0] * 3
         for k in range(multires):
             expected += [min(max(shown - k, 0), 1)] * 6
-        assert network.point_mask.tolist() == pytest.approx(expected)
+        assert network.masks[0].tolist() == pytest.approx(expected)
         x = rand(4, 3, low=-1)
         views = positional_encoding(x, multires_views)
         for k in range(multires_views):
@@ -47,9 +47,9 @@ def test_annealed_frequencies(start, end, multires, multires_views):
 
 
 def test_shown_frequencies():
-    assert band_weights(2, 0.0) == [1] * 3 + [0] * 12
-    assert band_weights(2, 1.25) == [1] * 9 + [0.25] * 6
-    assert band_weights(2, 2.0) == [1] * 15
+    assert band_weights(bands(2, None), 0.0).tolist() == [1] * 3 + [0] * 12
+    assert band_weights(bands(2, None), 1.25).tolist() == [1] * 9 + [0.25] * 6
+    assert band_weights(bands(2, None), 2.0).tolist() == [1] * 15
 
 
 def test_hidden_frequencies_have_no_part():
@@ -80,7 +80,7 @@ def test_the_mask_is_that_of_the_step(tmp_path, query):
     trainer = create_trainer(config, loaded, torch.device("cpu"))
     for _ in range(3):
         trainer.train_step()
-    assert trainer.networks.fine.point_mask[3::6].tolist() == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+    assert trainer.networks.fine.masks[0][3::6].tolist() == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
     expected = trainer.picture_renderer().image(loaded.cameras.at([loaded.split.test[0]])).rgb
     assert main(command) == 0
     assert main([*command, "--render_only", "--testskip", "0", "--i_img", "0"]) == 0

@@ -79,7 +79,7 @@ def test_the_frequencies_of_the_average_are_those_of_the_step(blender, tmp_path)
     for _ in range(3):
         trainer.train_step()
     rendered = trainer.picture_renderer().networks
-    assert torch.equal(rendered.fine.point_mask, trainer.networks.fine.point_mask)
+    assert torch.equal(rendered.fine.masks[0], trainer.networks.fine.masks[0])
     assert rendered.fine is not trainer.networks.fine
 
 

@@ -29,12 +29,14 @@ from infonerf.scene.scene import Scene
 from infonerf.system.devices import find_device
 from infonerf.system.errors import InputError, exit_status
 from infonerf.system.files import atomic_file, make_folder, sole_owner
+from infonerf.system.graphs import Capture, capture_cuda
 from infonerf.system.interrupt import Interrupt, Stopped
 from infonerf.system.logs import Log, progress_bar, say, start_wandb
 from infonerf.training import checkpoint
 from infonerf.training.early_stopping import HELD_OUT_RAYS, HeldOut, held_out_views
+from infonerf.training.fixed_step import FixedStepper
 from infonerf.training.generators import Generators, create_generators
-from infonerf.training.sampler import RaySampler
+from infonerf.training.sampler import RayBatch, RaySampler
 from infonerf.training.terms import Loss, StepView, Terms, loss_terms, needed_groups, total_loss
 from loss import losses_of
 from run_nerf_helpers import (
@@ -46,6 +48,7 @@ from run_nerf_helpers import (
     evaluate_checkpoint,
     evaluate_run,
     find_checkpoint,
+    hidden_dtype,
     load_scene,
     render_run_path,
     say_changes,
@@ -65,8 +68,8 @@ class NonFiniteLoss(Exception):
 class Trainer:
     """What one step reads and changes.
 
-    lrates: the learning rate of each of the optimizer's groups at the start. step: completed updates. skipped: those
-    that were not made, as their gradient was not finite.
+    lrates: the learning rate of each of the optimizer's groups at the start. fixed: does the steps where it is there.
+    step: completed updates. skipped: those that were not made, as their gradient was not finite.
     """
 
     networks: CoarseFine
@@ -79,6 +82,7 @@ class Trainer:
     lrate_decay: float
     average: WeightAverage | None = None
     held_out: HeldOut | None = None
+    fixed: FixedStepper | None = None
     step: int = 0
     skipped: int = 0
 
@@ -116,7 +120,11 @@ class Trainer:
 
     def train_step(self) -> tuple[Terms, dict[str, Rendering]]:
         """One update, with other rays where the gradient of the first ones is not finite; returns the terms of the
-        loss and the renderings that it was made from. Raises NonFiniteLoss after MAX_SKIPPED attempts."""
+        loss and the renderings that it was made from. Raises NonFiniteLoss after MAX_SKIPPED attempts.
+
+        Steps of fixed shapes go on with the next step's rays instead, and `check` raises."""
+        if self.fixed:
+            return self.fixed_step(self.fixed)
         failed = 0
         while True:
             try:
@@ -128,17 +136,27 @@ class Trainer:
                 say(f"WARNING: {error}; no update is made of these rays")
 
     def attempt_step(self) -> tuple[Terms, dict[str, Rendering]]:
-        number = self.step + 1
-        self.networks.set_step(number)
-        batch = self.sampler.draw(number, needed_groups(self.losses, number), self.generators.pixels)
+        batch = self.draw()
         renderings = self.renderer.groups(batch.groups, self.generators.samples)
-        terms = loss_terms(StepView.of(renderings, batch, self.networks), self.losses, number)
+        terms = loss_terms(StepView.of(renderings, batch, self.networks), self.losses, self.step + 1)
         self.update(terms)
+        self.finish_step()
         if self.average:
             self.average.update(self.networks, self.step)
-        if self.occupancy:
-            self.occupancy.update(self.step, self.networks, self.generators.samples)
         return {name: (weight, value.detach()) for name, (weight, value) in terms.items()}, renderings
+
+    def fixed_step(self, fixed: FixedStepper) -> tuple[Terms, dict[str, Rendering]]:
+        batch = self.draw()
+        draws = self.renderer.group_draws(batch.groups, self.generators.samples)
+        terms, renderings = fixed.step(batch, draws, self.step + 1)
+        self.finish_step()
+        return terms, renderings
+
+    def draw(self) -> RayBatch:
+        """The rays of the next step, for networks that are set to it."""
+        number = self.step + 1
+        self.networks.set_step(number)
+        return self.sampler.draw(number, needed_groups(self.losses, number), self.generators.pixels)
 
     def update(self, terms: Terms) -> None:
         loss = total_loss(terms)
@@ -146,12 +164,36 @@ class Trainer:
         loss.backward()
         gradients = [p.grad for p in self.networks.parameters() if p.grad is not None]
         if not torch.isfinite(loss.detach() + torch.nn.utils.get_total_norm(gradients)):
-            bad = [f"loss term {name}" for name, (_, value) in terms.items() if not torch.isfinite(value)]
-            raise NonFiniteLoss(f"step {self.step + 1}: {', '.join(bad) or 'the gradient'} is not finite")
+            raise NonFiniteLoss(f"step {self.step + 1}: {not_finite(terms)} is not finite")
         self.optimizer.step()
-        for group, lrate in zip(self.optimizer.param_groups, self.lrates, strict=True):
-            group["lr"] = learning_rate(lrate, self.lrate_decay, self.step)
+
+    def finish_step(self) -> None:
+        """After an update: what belongs to the next one."""
+        for group, initial in zip(self.optimizer.param_groups, self.lrates, strict=True):
+            lrate = learning_rate(initial, self.lrate_decay, self.step)
+            group["lr"] = group["lr"].fill_(lrate) if isinstance(group["lr"], torch.Tensor) else lrate
         self.step += 1
+        if self.occupancy:
+            self.occupancy.update(self.step, self.networks, self.generators.samples)
+
+    def check(self) -> None:
+        """Say which updates the device left out, since their gradient was not finite, and which nobody has heard of.
+        Raises NonFiniteLoss where these were the last MAX_SKIPPED."""
+        if not self.fixed:
+            return
+        skipped, in_a_row = int(self.fixed.skipped), int(self.fixed.in_a_row)
+        if in_a_row >= MAX_SKIPPED:
+            what = not_finite(self.fixed.current.terms)
+            raise NonFiniteLoss(f"step {self.step}: {what} is not finite, nor was it in the steps before ({in_a_row})")
+        if skipped > self.skipped:
+            say(f"WARNING: {skipped - self.skipped} of the last steps made no update, as their gradient is not finite")
+        self.skipped = skipped
+
+
+def not_finite(terms: Terms) -> str:
+    """Which terms of the loss are not finite; else it is the gradient."""
+    return ", ".join(f"loss term {name}" for name, (_, value) in terms.items() if not torch.isfinite(value)) or (
+        "the gradient")
 
 
 def learning_rate(lrate: float, lrate_decay: float, step: int) -> float:
@@ -164,19 +206,43 @@ def create_trainer(config: Config, scene: Scene, device: torch.device) -> Traine
     generators = create_generators(config.batch.seed, device)
     networks = create_networks(config, scene, device, generators.weights)
     groups = networks.parameter_groups(config.optimiser.lrate)
-    fused = True if device.type in ("cpu", "cuda") else None  # None: as torch chooses
-    return Trainer(
+    capture = capture_of(config, networks)
+    trainer = Trainer(
         networks=networks,
-        optimizer=torch.optim.Adam(groups, lr=config.optimiser.lrate, betas=(0.9, 0.999), fused=fused),
+        optimizer=create_optimizer(groups, device, capturable=capture is not None),
         sampler=create_sampler(config, scene, device),
         losses=losses_of(config.losses),
         renderer=create_renderer(config, scene, networks),
         generators=generators,
-        lrates=[group["lr"] for group in groups],
+        lrates=[float(group["lr"]) for group in groups],
         lrate_decay=config.optimiser.lrate_decay,
         average=WeightAverage(networks, config.optimiser.ema_decay) if config.optimiser.ema_decay else None,
         held_out=create_held_out(config, scene, device) if config.stopping.i_val else None,
     )
+    if capture:
+        trainer.fixed = create_fixed_stepper(trainer, config, capture)
+    return trainer
+
+
+def capture_of(config: Config, networks: CoarseFine) -> Capture | None:
+    """What captures a step, where one is captured: on CUDA, with fields that allow it."""
+    options = config.rendering
+    on_cuda = networks.device.type == "cuda" and options.cuda_graphs and not options.exact_dense
+    return capture_cuda if on_cuda and all(network.capturable for network in networks) else None
+
+
+def create_optimizer(groups: list[dict], device: torch.device, capturable: bool) -> torch.optim.Adam:
+    """Adam over groups, each with its learning rate. capturable: with what a captured step changes on the device."""
+    if capturable:
+        groups = [group | {"lr": torch.tensor(group["lr"], device=device)} for group in groups]
+    fused = True if device.type in ("cpu", "cuda") else None  # None: as torch chooses
+    return torch.optim.Adam(groups, betas=(0.9, 0.999), fused=fused, capturable=capturable)
+
+
+def create_fixed_stepper(trainer: Trainer, config: Config, capture: Capture | None) -> FixedStepper:
+    dtype = hidden_dtype(config.rendering, trainer.networks.device)
+    return FixedStepper(trainer.networks, trainer.renderer, trainer.losses, trainer.optimizer, trainer.average, dtype,
+                        config.rendering.netchunk, capture)  # fmt: skip
 
 
 def create_held_out(config: Config, scene: Scene, device: torch.device) -> HeldOut:
@@ -211,6 +277,7 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, config: Config) -> No
 def save(trainer: Trainer, config: Config) -> Path:
     """Write a checkpoint, then remove those that keep_checkpoints does not keep."""
     folder = config.run.folder
+    trainer.check()
     write_options(config)
     path = checkpoint.save(folder, trainer.step, config.values(), trainer.parts)
     best = trainer.held_out.best_step if trainer.held_out else None
@@ -312,6 +379,7 @@ def log_step(trainer: Trainer, config: Config, log: Log, bar, terms: Terms, rend
     bar_is_due = step == config.stopping.N_iters or time.time() - bar.last_print_t >= bar.mininterval
     if to_wandb or to_print or bar_is_due:  # else nobody sees the numbers, and a GPU need not be waited for
         loss, psnr = float(total_loss(terms)), psnr_of_mse(float(terms["colour_fine"][1]))
+        trainer.check()
         bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", rays=f"{rate:.0f}/s", refresh=False)
     bar.update()
     if not to_wandb and not to_print:
@@ -341,7 +409,7 @@ def scalars_of(trainer: Trainer, terms: Terms, renderings: dict, threshold: floa
         passing = renderings[UNSEEN].fine.acc > threshold
         scalars["entropy/unseen_rays_passing_mask"] = float(passing.float().mean())
     scalars["skipped_updates"] = trainer.skipped
-    scalars["learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
+    scalars["learning_rate"] = float(trainer.optimizer.param_groups[0]["lr"])
     scalars["rays_per_second"] = rays_per_second
     return scalars
 

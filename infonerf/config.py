@@ -196,6 +196,10 @@ class RenderingConfig:
     exact_dense: bool = option(
         False, "evaluate the networks at every sample, also where it changes nothing (reference)", ours=True
     )
+    cuda_graphs: bool = option(
+        True, "on a CUDA GPU, capture training steps, so that the GPU need not wait for the host", ours=True,
+        identity=False,
+    )
     skip_empty: bool = option(
         False, "do not evaluate the networks outside the scene's bounds, nor where a grid of their density says that "
         "space is empty", ours=True,

@@ -2,6 +2,8 @@
 
 import copy
 
+import torch
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from infonerf.fields.field import CoarseFine
@@ -20,7 +22,17 @@ class WeightAverage:
         for parameter in self.networks.parameters():
             parameter.requires_grad_(False)
 
+    def kept(self, step: int) -> float:
+        """The fraction of the average that update `step` keeps."""
+        return min(self.decay, (1 + step) / (10 + step))
+
     def update(self, networks: CoarseFine, step: int) -> None:
         """Take in the weights after update `step`."""
-        keep = min(self.decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(keep)(self.networks.parameters(), networks.parameters(), None)
+        get_ema_multi_avg_fn(self.kept(step))(self.networks.parameters(), networks.parameters(), None)
+
+    def take(self, networks: CoarseFine, share: Tensor) -> None:
+        """Replace a share (0..1) of the average, a scalar on the device, by the weights."""
+        averages = self.networks.parameters()
+        change = torch._foreach_sub([parameter.detach() for parameter in networks.parameters()], averages)
+        torch._foreach_mul_(change, share)
+        torch._foreach_add_(averages, change)

@@ -88,8 +88,8 @@ class LinearReLU(torch.autograd.Function):
         by_weight, by_bias, *by_input = ctx.needs_input_grad[2:]
         d_z = torch.ops.aten.threshold_backward(d_y, y, 0)
         padded = [size + -size % ctx.multiple for size in ctx.sizes]
-        d_inputs = [(d_z @ columns)[:, :size] if needed else None
-                    for columns, size, needed in zip(weight.split(padded, dim=1), ctx.sizes, by_input, strict=True)]  # fmt: skip
+        parts = zip(weight.split(padded, dim=1), ctx.sizes, by_input, strict=True)
+        d_inputs = [(d_z @ columns)[:, :size] if needed else None for columns, size, needed in parts]
         d_weight = without_columns(d_z.t() @ x, ctx.sizes, padded) if by_weight else None
         return None, None, d_weight, d_z.sum(0) if by_bias else None, *d_inputs
 

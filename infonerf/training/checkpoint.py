@@ -117,16 +117,24 @@ def network_parts(networks: CoarseFine, keys: Mapping[str, str] = NETWORK_KEYS) 
 
 @dataclass(frozen=True)
 class OptimizerPart:
-    """An optimizer whose state asks for no fused kernels in a file: other devices and versions may have none."""
+    """An optimizer whose state asks for no fused kernels and no CUDA graphs in a file: other devices and versions may
+    have none."""
 
     optimizer: torch.optim.Optimizer
 
     def state_dict(self) -> dict:
-        return with_fused(self.optimizer.state_dict(), None)
+        state = self.optimizer.state_dict()
+        groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
+        return with_settings(state | {"param_groups": groups}, fused=None, capturable=False)
 
     def load_state_dict(self, state: dict) -> None:
+        settings = {name: self.optimizer.defaults[name] for name in ("fused", "capturable")}
+        lrates = [group["lr"] for group in self.optimizer.param_groups]
         try:
-            self.optimizer.load_state_dict(with_fused(state, self.optimizer.defaults["fused"]))
+            self.optimizer.load_state_dict(with_settings(state, **settings))
+            for group, lrate in zip(self.optimizer.param_groups, lrates, strict=True):
+                if isinstance(lrate, torch.Tensor):  # on the device, where a captured step reads it
+                    group["lr"] = lrate.fill_(group["lr"])
             for parameter, moments in self.optimizer.state.items():
                 if moments["exp_avg"].shape != parameter.shape or moments["exp_avg_sq"].shape != parameter.shape:
                     found = tuple(moments["exp_avg"].shape)
@@ -135,9 +143,9 @@ class OptimizerPart:
             raise InputError(f"its optimizer state does not fit the networks ({error})") from error
 
 
-def with_fused(state: dict, fused: bool | None) -> dict:
-    """An optimizer's state that asks for fused kernels, or not."""
-    return state | {"param_groups": [group | {"fused": fused} for group in state["param_groups"]]}
+def with_settings(state: dict, **settings) -> dict:
+    """An optimizer's state whose groups have other settings."""
+    return state | {"param_groups": [group | settings for group in state["param_groups"]]}
 
 
 def path_of(folder: Path, step: int) -> Path:

@@ -13,7 +13,7 @@ from infonerf.rendering.compositing import Composite, Rendering
 from infonerf.rendering.groups import SEEN
 from infonerf.training.sampler import RayBatch
 
-Terms = dict[str, tuple[float, Tensor]]  # name -> (weight, unweighted value)
+Terms = dict[str, tuple[float | Tensor, Tensor]]  # name -> (weight, unweighted value)
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,19 @@ def needed_groups(losses: Sequence[Loss], step: int) -> set[str]:
     return {SEEN}.union(*(loss.groups for loss in active(losses, step)))
 
 
-def loss_terms(view: StepView, losses: Sequence[Loss], step: int) -> Terms:
-    """Every term of the step's loss, and the penalties of the networks."""
-    terms = {}
-    for loss in active(losses, step):
-        value = loss.value(view)
-        if value is not None:
-            terms[loss.name] = (loss.schedule(step), value)
+def weights_at(losses: Sequence[Loss], step: int) -> dict[str, float]:
+    """The weights of the losses that are active at a step, by name."""
+    return {loss.name: loss.schedule(step) for loss in active(losses, step)}
+
+
+def loss_terms(
+    view: StepView, losses: Sequence[Loss], step: int, weights: Mapping[str, float | Tensor] | None = None
+) -> Terms:
+    """Every term of the step's loss, and the penalties of the networks. weights: of the active losses, instead of
+    those at the step."""
+    weights = weights_at(losses, step) if weights is None else weights
+    values = {loss.name: loss.value(view) for loss in losses if loss.name in weights}
+    terms = {name: (weights[name], value) for name, value in values.items() if value is not None}
     return terms | (view.networks.penalties() if view.networks is not None else {})
 
 

@@ -1,0 +1,239 @@
+"""A training step in tensors of fixed shapes: all that a GPU does of it can be captured as CUDA graphs, and ranks can
+share it. Its gradients are those of the plain step (Trainer.attempt_step in run_nerf.py).
+
+A step is three stretches of work. The first evaluates all samples, composites them, and finds the gradient of the
+losses by what the networks said of each sample. The second goes through the samples where it is not 0, block by block,
+for the gradient by the weights. The third updates these. Between the first two the host has to know how many blocks
+there are; for nothing else does it wait. A small step has all samples in one stretch, and waits for nothing.
+
+Where a step's gradient is not finite, the GPU leaves its update out; the host hears of it later.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from infonerf.fields.average import WeightAverage
+from infonerf.fields.field import CoarseFine
+from infonerf.rendering.compositing import Rendering
+from infonerf.rendering.fixed import ActivePoints, FixedQuery, add_to, block_rows
+from infonerf.rendering.groups import SEEN
+from infonerf.rendering.renderer import Draws, Renderer
+from infonerf.scene.cameras import Rays
+from infonerf.system.devices import to_device
+from infonerf.system.graphs import Capture, Host, Work, at_once
+from infonerf.system.logs import say
+from infonerf.system.ranks import Ranks
+from infonerf.training.sampler import RayBatch
+from infonerf.training.terms import Loss, StepView, Terms, loss_terms, total_loss, weights_at
+
+SMALL = 1e10  # multiplications of a first pass: up to so many, starting work costs a GPU more than doing it
+
+
+@dataclass
+class FixedStepper:
+    """Steps of fixed shapes, captured where `capture` is given.
+
+    dtype: of the hidden layers; None for the networks' own. block: points at a time, at most.
+    skipped, in_a_row: updates that were not made, in all and since the last one that was; on the device.
+    """
+
+    networks: CoarseFine
+    renderer: Renderer
+    losses: Sequence[Loss]
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    dtype: torch.dtype | None
+    block: int
+    capture: Capture | None = None
+    ranks: Ranks = field(default_factory=Ranks.alone)
+
+    def __post_init__(self):
+        device = self.networks.device
+        self.copies = self.networks.in_precision(self.dtype)
+        self.skipped, self.in_a_row = (torch.zeros((), dtype=torch.long, device=device) for _ in range(2))
+        self.block, self.key, self.current = block_rows(self.networks, self.block), None, None
+
+    def step(self, batch: RayBatch, draws: Sequence[Draws], number: int) -> tuple[Terms, dict[str, Rendering]]:
+        """Make update `number`; the terms of its loss and the renderings that it was made from, which the next step
+        overwrites."""
+        if self.copies is not self.networks:
+            self.copies.set_step(number)
+        weights, rays, occupancy = weights_at(self.losses, number), batch.groups[SEEN], self.renderer.query.occupancy
+        kept = self.average.kept(number) if self.average else 1.0
+        numbers = torch.tensor([rays.near, rays.far, 1 - kept, *weights.values()], dtype=batch.target.dtype)
+        inputs = [*to_device([numbers], batch.target.device), *tensors_of(batch, draws)]
+        key = (
+            tuple(batch.groups), tuple(weights), tuple(tensor.shape for tensor in inputs),
+            occupancy is not None and occupancy.in_use, tuple(network.phase for network in self.networks),
+        )  # fmt: skip
+        if key != self.key:
+            self.key, self.current = key, FixedStep(self, inputs, batch, draws, tuple(weights))
+        self.current.run(inputs)
+        terms = {name: (weights.get(name, weight), value) for name, (weight, value) in self.current.terms.items()}
+        return terms, self.current.renderings
+
+    def captured(self, work: Work) -> Callable[[], None] | None:
+        """What does the work again; None where it is not to be captured, or cannot be."""
+        if self.capture is None:
+            return None
+        try:
+            return self.capture(work)
+        except RuntimeError as error:
+            self.capture = None
+            reason = str(error).strip().split("\n")[0]
+            say(f"WARNING: a step cannot be captured as a CUDA graph ({reason}): going on without, which is slower")
+            return None
+
+
+class FixedStep:
+    """The step of some groups of rays and losses. inputs, batch, draws: of the shapes that all such steps have."""
+
+    def __init__(self, stepper: FixedStepper, inputs: Sequence[Tensor], batch: RayBatch, draws: Sequence[Draws],
+                 names: Sequence[str]):
+        self.stepper = stepper
+        self.inputs = [tensor.clone() for tensor in inputs]
+        numbers, *tensors = self.inputs
+        near, far, self.average_share, *weights = numbers.unbind()
+        self.weights = dict(zip(names, weights, strict=True))
+        self.batch, self.draws = with_tensors(batch, draws, near, far, tensors)
+        self.runs, self.again, self.small = 0, None, self.is_small()
+        self.totals: dict[Tensor, Tensor] = {}  # gradients by the parameters that are computed with
+        self.terms: Terms = {}
+        self.renderings: dict[str, Rendering] = {}
+        self.active: list[tuple[ActivePoints, Callable[[], None]]] = []
+        for parameter in stepper.networks.parameters():
+            parameter.grad = None
+
+    def is_small(self) -> bool:
+        """Whether all samples fit into one stretch of work."""
+        networks, sampling = self.stepper.networks, self.stepper.renderer.sampling
+        work = sampling.n_samples * networks.coarse.multiplications
+        if networks.fine is not None:
+            work += (sampling.n_samples + sampling.n_importance) * networks.fine.multiplications
+        n_rays = sum(len(rays) for rays in self.batch.groups.values())
+        return self.stepper.ranks.size == 1 and n_rays * work <= SMALL
+
+    def run(self, inputs: Sequence[Tensor]) -> None:
+        """Do the step with these inputs: the first time as it is, then captured."""
+        torch._foreach_copy_(self.inputs, inputs)
+        if self.runs == 1:
+            self.again = self.stepper.captured(self.work)
+        if self.again:
+            self.again()
+        else:
+            at_once(self.work)
+        self.runs += 1
+
+    def work(self, host: Host) -> None:
+        """The three stretches."""
+        self.find_gradients(host)
+        if not self.small:
+            counts = torch.stack([active.count for active, _ in self.active])
+            host(lambda: self.do_blocks(counts))
+        if self.stepper.ranks.size > 1:
+            host(lambda: self.stepper.ranks.sum_(list(self.totals.values())))
+        self.update()
+
+    def find_gradients(self, host: Host) -> None:
+        """Evaluate, composite, and differentiate the loss by the raw outputs, or at once by the parameters."""
+        stepper, totals = self.stepper, self.totals
+        if stepper.copies is not stepper.networks:
+            with torch.no_grad():
+                torch._foreach_copy_(stepper.copies.parameters(), stepper.networks.parameters())
+        if totals:
+            torch._foreach_zero_(list(totals.values()))
+        copies = dict(zip(stepper.networks, stepper.copies, strict=True))
+        query = FixedQuery(copies, stepper.block, stepper.dtype, stepper.renderer.query.occupancy, host, stepper.ranks,
+                           keep_graph=self.small)  # fmt: skip
+        renderings = replace(stepper.renderer, query=query).groups_passes(self.batch.groups, self.draws)
+        view = StepView.of(renderings, self.batch, stepper.networks)
+        terms = loss_terms(view, stepper.losses, 0, self.weights)
+        self.loss = total_loss(terms)
+        # Losses and penalties may also read the networks' parameters, in their own precision.
+        by_outputs = [output for one in query.passes for output in one.outputs if output is not None]
+        own = stepper.networks.parameters()
+        copied = stepper.copies.parameters() if self.small and stepper.copies is not stepper.networks else []
+        gradients = torch.autograd.grad(self.loss, [*by_outputs, *own, *copied], allow_unused=True)
+        by_output = dict(zip(by_outputs, gradients, strict=False))
+        self.direct = dict(zip(own, gradients[len(by_outputs) :], strict=False))
+        add_to(totals, zip(copied, gradients[len(by_outputs) + len(own) :], strict=True))
+        self.active = []
+        for one in query.passes:
+            found = [None if output is None else by_output[output] for output in one.outputs]
+            if any(gradient is not None for gradient in found):
+                own_rows = [None if gradient is None else gradient[one.rays].flatten(0, 1) for gradient in found]
+                self.add_active(ActivePoints(one.points, own_rows, stepper.block))
+        self.terms = {name: (weight, value.detach()) for name, (weight, value) in terms.items()}
+        self.renderings = renderings
+
+    def add_active(self, active: ActivePoints) -> None:
+        """Points whose blocks, once the step itself is captured, are captured, too."""
+
+        def block(host: Host) -> None:
+            active.add_gradients(self.totals)
+
+        def do() -> None:
+            if self.again and not again:
+                again.append(self.stepper.captured(block) or partial(at_once, block))
+            if again:
+                again[0]()
+            else:
+                at_once(block)
+
+        again: list[Callable[[], None]] = []
+        self.active.append((active, do))
+
+    def do_blocks(self, counts: Tensor) -> None:
+        """Of each pass as many blocks as it has active points for; one at least, so that every gradient is there."""
+        for (active, do), count in zip(self.active, counts.tolist(), strict=True):
+            for first in range(0, max(count, 1), max(active.block, 1)):
+                active.first.fill_(first)
+                do()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Update the weights and their average, unless loss or gradient is not finite."""
+        stepper = self.stepper
+        totals: dict[Tensor, Tensor] = {}
+        pairs = zip(stepper.copies.parameters(), stepper.networks.parameters(), strict=True)
+        add_to(totals, ((parameter, self.totals.get(copy)) for copy, parameter in pairs))
+        add_to(totals, self.direct.items())
+        for parameter in stepper.networks.parameters():
+            gradient = totals.get(parameter)
+            parameter.grad = None if gradient is None else gradient.to(parameter.dtype)
+        norm = torch.nn.utils.get_total_norm(list(totals.values()))
+        bad = ~torch.isfinite(self.loss.detach() + norm)
+        stepper.skipped.add_(bad)
+        stepper.in_a_row.add_(1).mul_(bad)
+        stepper.optimizer.found_inf = bad.float()
+        stepper.optimizer.step()
+        if stepper.average:
+            stepper.average.take(stepper.networks, self.average_share * ~bad)
+
+
+def tensors_of(batch: RayBatch, draws: Sequence[Draws]) -> Iterator[Tensor]:
+    """All that a step is made of but its scalars."""
+    for rays in batch.groups.values():
+        yield from (rays.origins, rays.directions)
+    for tensor in (batch.target, batch.alpha, batch.background, *(tensor for part in draws for tensor in part)):
+        if tensor is not None:
+            yield tensor
+
+
+def with_tensors(
+    batch: RayBatch, draws: Sequence[Draws], near: Tensor, far: Tensor, tensors: Iterable[Tensor]
+) -> tuple[RayBatch, list[Draws]]:
+    """A batch and draws with other tensors, in the order of tensors_of, and other ends of the rays."""
+    places = iter(tensors)
+
+    def other(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else next(places)
+
+    groups = {group: Rays(next(places), next(places), near, far) for group in batch.groups}
+    target, alpha, background = other(batch.target), other(batch.alpha), other(batch.background)
+    batch = batch._replace(groups=groups, target=target, alpha=alpha, background=background)
+    return batch, [Draws(*map(other, part)) for part in draws]

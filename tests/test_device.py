@@ -12,14 +12,26 @@ import numpy as np
 import pytest
 import torch
 
+import run_nerf
 from infonerf.command_line import parse_options
 from infonerf.evaluation.estimates import draw_rays
 from infonerf.system.devices import find_device, has_bfloat16
 from infonerf.system.errors import InputError
+from infonerf.system.graphs import at_once
+from infonerf.training import fixed_step
 from run_nerf import create_trainer
 from run_nerf_helpers import create_networks, create_renderer
 from support.devices import DEVICE, TINY
 from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
+
+
+ISFINITE = torch.isfinite
+
+
+def added(parameters, gradients, *moments, lr, found_inf, **settings):
+    """In place of Adam's fused kernel, which knows no tensors without values."""
+    for parts in zip(parameters, gradients, *moments[:2], strict=True):
+        parts[0].add_(sum(parts) * lr * found_inf)
 
 
 def test_a_tensor_left_on_the_cpu_is_found(pretended_device):
@@ -50,6 +62,34 @@ def test_training_step_stays_on_the_device(pretended_device, extra):
     assert all(gradient.device == DEVICE for gradient in gradients)
     moments = [value for state in trainer.optimizer.state.values() for name, value in state.items() if name != "step"]
     assert moments
+    assert all(moment.device == DEVICE for moment in moments)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")  # networks are copied
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("extra", [
+    ["--no_batching", "--N_importance", "5", "--use_viewdirs", "--ema_decay", "0.9"],
+    ["--no_batching", "--smooth_sampling_method", "near_pixel", "--freq_start", "2", "--freq_end_iter", "9"],
+    ["--N_importance", "5", "--near_c2w_type", "random_pos", "--skip_empty", "--range_start", "0.5",
+     "--range_end_iter", "9"],
+], ids=" ".join)  # fmt: skip
+def test_a_step_of_fixed_shapes_stays_on_the_device(pretended_device, monkeypatch, extra, small):
+    """And waits for the device but where the host asks how many blocks there are."""
+    waits = []
+    monkeypatch.setattr(torch, "isfinite", ISFINITE)  # here the answer stays on the device
+    monkeypatch.setattr(torch, "_fused_adam_", added)
+    monkeypatch.setattr(run_nerf, "capture_of", lambda config, networks: lambda work: lambda: at_once(work))
+    monkeypatch.setattr(fixed_step, "numbers", lambda counts: waits.append(counts) or [9] * len(counts))
+    monkeypatch.setattr(fixed_step, "SMALL", 1e10 if small else 0)
+    config, _ = parse_options(TINY + extra)
+    trainer = create_trainer(config, memory_scene(), DEVICE)
+    for _ in range(3):
+        terms, renderings = trainer.train_step()
+    assert len(waits) == (0 if small else 3)
+    assert all(value.device == DEVICE for _, value in terms.values())
+    fields = [field for rendering in renderings.values() for field in rendering.fine if field is not None]
+    assert all(field.device == DEVICE for field in fields)
+    moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
     assert all(moment.device == DEVICE for moment in moments)
 
 

@@ -55,7 +55,7 @@ class Field(nn.Module):
         """What of the schedule is no tensor: where it changes, a step is captured anew."""
         return None
 
-    def hidden_layers(self) -> list[nn.Module]:
+    def hidden_layers(self) -> list[nn.Linear]:
         """The layers whose weights may be of low precision."""
         return []
 
@@ -120,7 +120,8 @@ class CoarseFine:
         copies = copy.deepcopy(self)
         for field in copies:
             for layer in field.hidden_layers():
-                layer.to(dtype)
+                for name, parameter in list(layer.named_parameters(recurse=False)):
+                    setattr(layer, name, nn.Parameter(parameter.detach().to(dtype), parameter.requires_grad))
         return copies
 
     def density_at(self, points: Tensor) -> Tensor:

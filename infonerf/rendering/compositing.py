@@ -32,6 +32,11 @@ class Rendering(NamedTuple):
     coarse: Composite | None
     fine: Composite
 
+    def detach(self) -> "Rendering":
+        """The same without a graph."""
+        passes = (one and Composite(*(None if part is None else part.detach() for part in one)) for one in self)
+        return Rendering(*passes)
+
 
 class Transmittance(torch.autograd.Function):
     """What passes sample after sample, r s, all above 0 -> what passes the first, the first two, ... r s.

@@ -134,7 +134,7 @@ class ActivePoints:
         field; those that are not there yet begin as 0."""
         place = self.first + torch.arange(self.block, device=self.first.device)
         rows = self.order[place.clamp_max(len(self.order) - 2)]
-        parameters = list(self.points.field.parameters())
+        parameters = [parameter for parameter in self.points.field.parameters() if parameter.requires_grad]
         outputs, d_outputs = [], []
         with torch.enable_grad():
             for output, d in zip(self.points.raw(rows), self.d_outputs, strict=True):
@@ -149,10 +149,18 @@ class ActivePoints:
 def add_to(totals: dict[Tensor, Tensor], gradients: Iterable[tuple[Tensor, Tensor | None]]) -> None:
     """Add gradients to those that there are, in place; None is no gradient."""
     found = {parameter: gradient for parameter, gradient in gradients if gradient is not None}
-    for parameter in [parameter for parameter in found if parameter not in totals]:
-        totals[parameter] = torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
+    new = [torch.empty_like(gradient, dtype=precise(gradient.dtype)) for gradient in found.values()]
+    for parameter, like in zip(found, new, strict=True):
+        if parameter not in totals:
+            totals[parameter] = torch.zeros_like(like)
     if found:
-        torch._foreach_add_([totals[parameter] for parameter in found], list(found.values()))
+        torch._foreach_copy_(new, list(found.values()))
+        torch._foreach_add_([totals[parameter] for parameter in found], new)
+
+
+def precise(dtype: torch.dtype) -> torch.dtype:
+    """In what numbers of a type are summed."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def block_rows(networks: CoarseFine, most: int) -> int:

@@ -11,7 +11,7 @@ Where a step's gradient is not finite, the GPU leaves its update out; the host h
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -155,8 +155,10 @@ class FixedStep:
         self.loss = total_loss(terms)
         # Losses and penalties may also read the networks' parameters, in their own precision.
         by_outputs = [output for one in query.passes for output in one.outputs if output is not None]
-        own = stepper.networks.parameters()
-        copied = stepper.copies.parameters() if self.small and stepper.copies is not stepper.networks else []
+        own = [parameter for parameter in stepper.networks.parameters() if parameter.requires_grad]
+        copied = []
+        if self.small and stepper.copies is not stepper.networks:
+            copied = [parameter for parameter in stepper.copies.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(self.loss, [*by_outputs, *own, *copied], allow_unused=True)
         by_output = dict(zip(by_outputs, gradients, strict=False))
         self.direct = dict(zip(own, gradients[len(by_outputs) :], strict=False))
@@ -168,7 +170,7 @@ class FixedStep:
                 own_rows = [None if gradient is None else gradient[one.rays].flatten(0, 1) for gradient in found]
                 self.add_active(ActivePoints(one.points, own_rows, stepper.block))
         self.terms = {name: (weight, value.detach()) for name, (weight, value) in terms.items()}
-        self.renderings = renderings
+        self.renderings = {group: rendering.detach() for group, rendering in renderings.items()}
 
     def add_active(self, active: ActivePoints) -> None:
         """Points whose blocks, once the step itself is captured, are captured, too."""
@@ -189,7 +191,7 @@ class FixedStep:
 
     def do_blocks(self, counts: Tensor) -> None:
         """Of each pass as many blocks as it has active points for; one at least, so that every gradient is there."""
-        for (active, do), count in zip(self.active, counts.tolist(), strict=True):
+        for (active, do), count in zip(self.active, numbers(counts), strict=True):
             for first in range(0, max(count, 1), max(active.block, 1)):
                 active.first.fill_(first)
                 do()
@@ -198,14 +200,11 @@ class FixedStep:
     def update(self) -> None:
         """Update the weights and their average, unless loss or gradient is not finite."""
         stepper = self.stepper
-        totals: dict[Tensor, Tensor] = {}
-        pairs = zip(stepper.copies.parameters(), stepper.networks.parameters(), strict=True)
-        add_to(totals, ((parameter, self.totals.get(copy)) for copy, parameter in pairs))
-        add_to(totals, self.direct.items())
-        for parameter in stepper.networks.parameters():
-            gradient = totals.get(parameter)
-            parameter.grad = None if gradient is None else gradient.to(parameter.dtype)
-        norm = torch.nn.utils.get_total_norm(list(totals.values()))
+        for parameter, copy in zip(stepper.networks.parameters(), stepper.copies.parameters(), strict=True):
+            parts = [part for part in (self.totals.get(copy), self.direct.get(parameter)) if part is not None]
+            parameter.grad = reduce(torch.add, parts).to(parameter.dtype) if parts else None
+        gradients = [parameter.grad for parameter in stepper.networks.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         bad = ~torch.isfinite(self.loss.detach() + norm)
         stepper.skipped.add_(bad)
         stepper.in_a_row.add_(1).mul_(bad)
@@ -213,6 +212,11 @@ class FixedStep:
         stepper.optimizer.step()
         if stepper.average:
             stepper.average.take(stepper.networks, self.average_share * ~bad)
+
+
+def numbers(counts: Tensor) -> list[int]:
+    """The values of a tensor, for which the host waits."""
+    return counts.tolist()
 
 
 def tensors_of(batch: RayBatch, draws: Sequence[Draws]) -> Iterator[Tensor]:

@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default}
 DRAWS = {"rand", "randn", "randint", "randperm", "uniform_", "normal_", "bernoulli_"}

@@ -1,0 +1,202 @@
+"""Steps of fixed shapes against the plain ones, in float64: as they are, and captured and done again.
+
+support/graphs.py stands in for CUDA graphs: whatever of a step is not in tensors that stay where they are, or waits for
+the device, fails here as it would on a GPU.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+import run_nerf
+from infonerf.command_line import parse_options
+from infonerf.fields.field import Field
+from infonerf.rendering import occupancy
+from infonerf.training import fixed_step
+from infonerf.training.sampler import TrainingColours
+from run_nerf import NonFiniteLoss, create_fixed_stepper, create_trainer
+from support.devices import TINY
+from support.graphs import capture
+from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
+
+CPU = torch.device("cpu")
+DEFAULT = ["--no_batching", "--N_importance", "5", "--use_viewdirs"]
+CASES = {
+    "default": DEFAULT,
+    "one pass": ["--no_batching", "--N_importance", "0"],
+    "all views mixed": ["--N_importance", "5", "--near_c2w_type", "random_pos"],
+    "other forms of the losses": [
+        *DEFAULT, "--smoothing_activation", "softmax", "--entropy_type", "1-p", "--lindisp",
+        "--smooth_sampling_method", "near_pixel", "--computing_entropy_all",
+    ],
+    "small chunks": [*DEFAULT, "--chunk", "5", "--perturb", "0", "--entropy_log_scaling"],
+    "schedules": [
+        *DEFAULT, "--freq_start", "2", "--freq_end_iter", "4", "--range_start", "0.5", "--range_end_iter",
+        "5", "--entropy_start_iter", "2", "--entropy_ramp", "3", "--smoothing_end_iter", "3", "--ema_decay", "0.9",
+    ],
+    "beyond the paper": [
+        *DEFAULT, "--carving_lambda", "0.1", "--random_bkgd", "--occlusion_lambda", "0.1", "--occlusion_samples", "2",
+        "--distortion_lambda", "0.1", "--mi_mlp",
+    ],
+    "a grid": [*DEFAULT, "--skip_empty", "--visual_hull"],
+}  # fmt: skip
+RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.eye(HEIGHT, WIDTH, dtype=np.float32))
+
+
+@pytest.fixture(autouse=True)
+def grids_in_use_soon(monkeypatch):
+    monkeypatch.setattr(occupancy, "EVERY", 2)
+    monkeypatch.setattr(occupancy, "WARM_UP", 3)
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """Of a step: all samples in one stretch of work; or blocks of those that are active."""
+    monkeypatch.setattr(fixed_step, "SMALL", {"small": 1e10, "large": 0}[request.param])
+    return request.param
+
+
+def trainer_of(options, fixed=False, captured=False, ranks=None, precision="fp32"):
+    """A trainer in float64, whose steps are the plain ones or of fixed shapes."""
+    config, _ = parse_options([*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "7", *options])
+    trainer = create_trainer(config, RGBA, CPU)
+    if precision == "fp32":
+        for networks in (trainer.networks, *([trainer.average.networks] if trainer.average else [])):
+            for network in networks:
+                network.double().set_step(0)
+        pools, colours = trainer.sampler.pools, trainer.sampler.colours
+        trainer.sampler.pools = {group: (cameras.to(CPU, torch.float64), n) for group, (cameras, n) in pools.items()}
+        trainer.sampler.colours = TrainingColours(*(part if part is None else part.double() for part in colours))
+    if fixed:
+        trainer.fixed = create_fixed_stepper(trainer, config, capture if captured else None)
+        if ranks:
+            trainer.fixed.ranks = ranks
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"]) if fixed else group["lr"]
+    return trainer
+
+
+def weights(networks):
+    networks = getattr(networks, "networks", networks)  # of an average
+    return [parameter.detach().clone() for parameter in networks.parameters()]
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["as it is", "captured"])
+@pytest.mark.parametrize("case", CASES)
+def test_steps(case, captured, size):
+    plain, fixed = trainer_of(CASES[case]), trainer_of(CASES[case], fixed=True, captured=captured)
+    for _ in range(7):
+        (expected, theirs), (found, ours) = plain.train_step(), fixed.train_step()
+        assert list(found) == list(expected)
+        for name, (weight, value) in expected.items():
+            assert found[name][0] == pytest.approx(weight)
+            torch.testing.assert_close(found[name][1], value, rtol=1e-7, atol=1e-9)
+        assert list(ours) == list(theirs)
+        torch.testing.assert_close(ours["seen"].fine.rgb, theirs["seen"].fine.rgb, rtol=1e-6, atol=1e-8)
+    # The learning rate is a tensor in float32.
+    for ours, theirs in ((fixed.networks, plain.networks), (fixed.average, plain.average)):
+        if ours:
+            torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-6, atol=1e-8)
+    assert (fixed.step, plain.step) == (7, 7)
+    if captured:
+        assert fixed.fixed.capture is capture
+        assert fixed.fixed.current.again is not None
+
+
+def gradients(trainer):
+    trainer.train_step()
+    return [parameter.grad for parameter in trainer.networks.parameters()]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_of_the_first_step(case, size):
+    ours, theirs = gradients(trainer_of(CASES[case], fixed=True)), gradients(trainer_of(CASES[case]))
+    assert [gradient is None for gradient in ours] == [gradient is None for gradient in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
+
+
+def test_low_precision(size):
+    """Weights that are rounded once a step, against those that autocast rounds in every block."""
+    plain = trainer_of(DEFAULT, precision="bf16")
+    fixed = trainer_of(DEFAULT, fixed=True, captured=True, precision="bf16")
+    assert fixed.fixed.copies.coarse.pts_linears[0].weight.dtype == torch.bfloat16
+    assert fixed.fixed.copies.coarse.alpha_linear.weight.dtype == torch.float32
+    first = [torch.cat([g.flatten() for g in gradients(trainer) if g is not None]) for trainer in (fixed, plain)]
+    assert float((first[0] - first[1]).norm()) <= 0.02 * float(first[1].norm())
+    for _ in range(3):
+        (found, _), (expected, _) = fixed.train_step(), plain.train_step()
+    assert float(found["colour_fine"][1]) == pytest.approx(float(expected["colour_fine"][1]), rel=0.02)
+
+
+def test_a_captured_step_waits_for_the_host_once(size):
+    trainer = trainer_of(DEFAULT, fixed=True, captured=True)
+    for _ in range(3):
+        trainer.train_step()
+    stretches = trainer.fixed.current.again.recorders
+    assert len(stretches) == {"small": 1, "large": 2}[size]
+
+
+def test_what_cannot_be_captured_is_done_as_it_is(capsys):
+    trainer, plain = trainer_of(DEFAULT, fixed=True, captured=True), trainer_of(DEFAULT)
+    colour = trainer.fixed.losses[0]
+    trainer.fixed.losses = [
+        colour.__class__(colour.name, "asks", colour.groups, colour.schedule, lambda view: asking(colour.value(view))),
+        *trainer.fixed.losses[1:],
+    ]
+    for _ in range(4):
+        found, _ = trainer.train_step()
+        expected, _ = plain.train_step()
+    assert float(found["colour_fine"][1]) == pytest.approx(float(expected["colour_fine"][1]), rel=1e-6)
+    said = capsys.readouterr().out
+    assert said.count("WARNING: a step cannot be captured as a CUDA graph") == 1
+    assert trainer.fixed.capture is None
+
+
+def asking(value):
+    assert float(value.detach()) >= 0
+    return value
+
+
+def test_updates_that_are_not_made(size, capsys):
+    """A gradient that is not finite changes no weight, no moment and no average; the host hears of it when it asks."""
+    trainer = trainer_of([*DEFAULT, "--ema_decay", "0.9"], fixed=True, captured=True)
+    for _ in range(3):
+        trainer.train_step()
+    before = [*weights(trainer.networks), *weights(trainer.average)]
+    moments = [value.clone() for state in trainer.optimizer.state.values() for value in state.values()]
+    colours = trainer.sampler.colours
+    trainer.sampler.colours = TrainingColours(torch.full_like(colours.rgb, torch.nan), colours.alpha)
+    for _ in range(3):
+        trainer.train_step()
+    after = [*weights(trainer.networks), *weights(trainer.average)]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    now = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    assert all(torch.equal(*pair) for pair in zip(moments, now, strict=True))
+    trainer.check()
+    assert "WARNING: 3 of the last steps made no update" in capsys.readouterr().out
+    assert trainer.skipped == 3
+    trainer.sampler.colours = colours
+    trainer.train_step()
+    assert int(trainer.fixed.in_a_row) == 0
+    assert not torch.equal(weights(trainer.networks)[0], before[0])
+    trainer.sampler.colours = TrainingColours(torch.full_like(colours.rgb, torch.nan), colours.alpha)
+    for _ in range(run_nerf.MAX_SKIPPED):
+        trainer.train_step()
+    with pytest.raises(NonFiniteLoss, match=r"step 17: loss term colour_fine, .*not finite, nor .* before \(10\)"):
+        trainer.check()
+
+
+def test_a_field_with_a_schedule_of_its_own_is_not_captured():
+    assert Field().capturable
+    assert trainer_of(DEFAULT).networks.coarse.capturable
+    assert not type("Scheduled", (Field,), {"set_step": lambda self, step: None})().capturable
+
+
+@pytest.mark.parametrize("netchunk", [1, 3, 10**6])
+def test_blocks_do_not_matter(netchunk, monkeypatch):
+    monkeypatch.setattr(fixed_step, "SMALL", 0)
+    one, other = (trainer_of([*DEFAULT, "--netchunk", str(n)], fixed=True) for n in (netchunk, 7))
+    for mine, theirs in zip(gradients(one), gradients(other), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-13)

@@ -129,14 +129,14 @@ def ask(*command: str, text: str = "") -> str:
     except FileNotFoundError as error:
         raise InputError(f"--slurm: found no {command[0]}, expected the programs of SLURM on this machine") from error
     if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise InputError(f"--slurm: {reason if command[0] in reason else f'{command[0]}: {reason}'}")
+        lines = [line.removeprefix(f"{command[0]}: error: ").strip() for line in done.stderr.splitlines()]
+        raise InputError(f"--slurm: {command[0]}: {'; '.join(lines) or f'exit status {done.returncode}'}")
     return done.stdout
 
 
 def queued() -> dict[str, str]:
     """Task -> queued, running, completing ..., of all of the user's tasks that have not ended."""
-    lines = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i %T").splitlines()
+    lines = ask("squeue", "--me", "--noheader", "--array", "--format=%i %T").splitlines()
     states = dict(line.split() for line in lines)
     return {task: "queued" if state == "PENDING" else state.lower() for task, state in states.items()}
 

@@ -184,7 +184,7 @@ def test_runs_that_cannot_be_remembered_are_cancelled(tmp_path, cluster, capsys)
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (["--slurm", "--time=1"], "sbatch: error: no such partition Batch job submission failed"),
+    (["--slurm", "--time=1"], "--slurm: sbatch: no such partition; Batch job submission failed"),
     (["--slurm", "--gres gpu:1", "--gpus", "0"], "argument --gpus: not allowed with argument --slurm"),
     (["--slurm"], "argument --slurm: expected one argument"),
     (["--slurm", "--comment 'a"], "--slurm: found .*No closing quotation.*, expected options of sbatch"),
@@ -193,7 +193,7 @@ def test_runs_that_cannot_be_remembered_are_cancelled(tmp_path, cluster, capsys)
 ], ids=str)  # fmt: skip
 def test_what_cannot_be_submitted_is_one_line_status_2_and_leaves_nothing(tmp_path, cluster, capsys, words, expected):
     configs(tmp_path, "a")
-    (cluster / "refusal").write_text("sbatch: error: no such partition\nBatch job submission failed\n")
+    (cluster / "refusal").write_text("sbatch: error: no such partition\nsbatch: error: Batch job submission failed\n")
     assert main(["configs", *words]) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(f"train.sh: error: .*{expected}.*\n", error)

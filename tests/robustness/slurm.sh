@@ -4,8 +4,12 @@
 # configured here is not touched. PYTHON names the interpreter, as for train.sh.
 set -euo pipefail
 root=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-folder=$(mktemp -d)
 PATH=$PATH:/usr/sbin
+if [ "$(id -u)" != 0 ] || ! command -v munged slurmctld slurmd sbatch > /dev/null; then
+    echo "slurm.sh: expected root, and the packages slurm-wlm and munge" >&2
+    exit 2
+fi
+folder=$(mktemp -d)
 export SLURM_CONF=$folder/slurm.conf
 
 tear_down() {

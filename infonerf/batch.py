@@ -1,4 +1,4 @@
-"""Train several configs, one after another or one per GPU: what `bash train.sh` runs.
+"""Train several configs, one after another, one per GPU, or on a cluster: what `bash train.sh` runs.
 
 Every run is a process of its own, `python run_nerf.py --config FILE OPTIONS`, so that one that fails takes no other
 with it. Finished runs are skipped, stopped ones go on, and a table at the end says what became of each.
@@ -6,7 +6,6 @@ with it. Finished runs are skipped, stopped ones go on, and a table at the end s
 
 from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
 import argparse
-import math
 import os
 import re
 import shlex
@@ -15,62 +14,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from infonerf.command_line import parse_options
-from infonerf.config import PATHS, Config
-from infonerf.evaluation.record import Record
+from infonerf.jobs import ROOT, Job, config_files, create_jobs, jobs_table, with_absolute_paths
+from infonerf.slurm import run_on_slurm
 from infonerf.system.arguments import ScriptParser
 from infonerf.system.errors import InputError, exit_status
-from infonerf.system.logs import text_table
-from infonerf.system.picture_folders import parse_picture_folder
-from infonerf.training import checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = "configs/infonerf/synthetic"
 RUN_NERF = (sys.executable, "run_nerf.py")
-USAGE = "bash train.sh [--gpus 0,1] [FOLDER | FILE ...] [-- OPTION ...]"
+USAGE = "bash train.sh [--gpus 0,1 | --slurm 'SBATCH OPTIONS'] [FOLDER | FILE ...] [-- OPTION ...]"
 POLL_SECONDS = 0.1
 # A terminal that is closed stops the runs in good order, too. Absent on Windows.
 HANGUP = getattr(signal, "SIGHUP", None)
-
-
-@dataclass
-class Job:
-    """A config and what became of it. shown: its path as given. label: its name before lines of its output."""
-
-    shown: str
-    path: Path
-    config: Config
-    label: str = ""
-    state: str = "not started"
-    seconds: float | None = None
-
-    @property
-    def folder(self) -> Path:
-        """basedir/expname, where run_nerf.py, run from the repository's root, writes."""
-        return ROOT / self.config.run.folder
-
-    @property
-    def step(self) -> int:
-        """Of the newest checkpoint, by its name; 0 where there is none."""
-        newest = checkpoint.newest(self.folder)
-        return int(newest.stem) if newest else 0
-
-    @property
-    def finished(self) -> bool:
-        """Whether N_iters is reached. (A run that patience stopped is started, and finds nothing to do.)"""
-        other_work = self.config.run.no_reload or self.config.looking.instead_of_training
-        return not other_work and self.step >= self.n_steps
-
-    @property
-    def n_steps(self) -> int:
-        return self.config.stopping.N_iters
 
 
 @dataclass
@@ -92,20 +52,29 @@ class Arguments:
     """What stands before the first --."""
 
     gpus: list[str] | None
+    slurm: str | None
     paths: list[str]
 
 
 def parse_arguments(words: list[str]) -> Arguments:
     parser = ScriptParser(prog="train.sh", usage=USAGE, description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--gpus", type=gpu_list, metavar="0,1",
-                        help="train one config on each of these GPUs at a time, by nvidia-smi's numbers")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--gpus", type=gpu_list, metavar="0,1",
+                       help="train one config on each of these GPUs at a time, by nvidia-smi's numbers")
+    where.add_argument("--slurm", metavar="'SBATCH OPTIONS'",
+                       help="submit the configs as an array job with sbatch, and say what becomes of them when asked "
+                       "again; such as --slurm '--partition gpu --gres gpu:1 --time 2:00:00'")
     parser.add_argument("paths", nargs="*", metavar="FOLDER | FILE",
                         help="configs, or folders of them (*.txt); by default configs/infonerf/synthetic")
     parser.epilog = "OPTION: an option of run_nerf.py, for each run, such as -- --N_iters 1000"
+    if "--slurm" in words[:-1]:  # what follows begins with a dash, and is no option of ours
+        at = words.index("--slurm")
+        words = [*words[:at], f"--slurm={words[at + 1]}", *words[at + 2 :]]
     args, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
-        raise InputError(f"unknown option {unknown[0]!r}, expected --gpus; options for each run stand after --")
+        raise InputError(f"unknown option {unknown[0]!r}, expected --gpus or --slurm; options for each run stand after "
+                         "--")  # fmt: skip
     return Arguments(**vars(args))
 
 
@@ -121,56 +90,6 @@ def split_arguments(words: list[str]) -> tuple[list[str], list[str]]:
     """What stands before and after the first --."""
     end = words.index("--") if "--" in words else len(words)
     return words[:end], words[end + 1 :]
-
-
-def config_files(given: str, caller: Path) -> list[tuple[str, Path]]:
-    """The configs that an argument stands for: each as shown to the user, and its absolute path."""
-    path = caller / given
-    if not given or not path.exists():
-        raise InputError(f"{given or repr(given)}: no such file or folder, expected a config or a folder of configs")
-    if not path.is_dir():
-        return [(given, path)]
-    found = sorted(file for file in path.glob("*.txt") if not file.name.startswith(".") and not file.is_dir())
-    if not found:
-        raise InputError(f"{given}: found no *.txt in it, expected a folder of configs")
-    return [(os.path.join(given, file.name), file) for file in found]
-
-
-def with_absolute_paths(options: list[str], caller: Path) -> list[str]:
-    """Options for each run, which runs in the repository's root, with the paths that the caller meant."""
-    if any(word.partition("=")[0] == "--config" for word in options):
-        raise InputError("--config: found among the options for each run, expected configs before the --")
-    names = [f"--{name}" for name in PATHS]
-    words = []
-    for word in options:
-        name, equals, value = word.partition("=")
-        if words and words[-1] in names and not word.startswith("--"):
-            word = os.path.join(caller, word)
-        elif name in names and equals:
-            word = f"{name}={os.path.join(caller, value)}"
-        words.append(word)
-    return words
-
-
-def create_jobs(files: list[tuple[str, Path]], options: list[str]) -> list[Job]:
-    """A job a config, all of them checked as run_nerf.py would."""
-    jobs, runs = [], {}
-    for shown, path in files:
-        try:
-            config, _ = parse_options(["--config", str(path), *options])
-        except InputError as error:
-            message = str(error) if str(path) in str(error) else f"{shown}: {error}"
-            raise InputError(message.replace(str(path), shown)) from error
-        job = Job(shown, path, config)
-        other = runs.setdefault(os.path.realpath(job.folder), job)
-        if other is not job:
-            place = f"basedir {config.run.basedir} and expname {config.run.expname}"
-            raise InputError(f"{shown}: found the {place} of {other.shown}, expected a run folder of its own")
-        jobs.append(job)
-    names = Counter(job.path.stem for job in jobs)
-    for job in jobs:
-        job.label = job.path.stem if names[job.path.stem] == 1 else job.shown
-    return jobs
 
 
 # Output: to the terminal and to the run's log.
@@ -312,37 +231,6 @@ def end(run: RunningJob, stopping: bool) -> None:
     print_line(f"== {run.job.shown}: {run.job.state}")
 
 
-# The table.
-
-
-def newest_psnr(job: Job) -> float | None:
-    """The mean of the newest evaluation, None where there is none that can be read, or it was stopped half-way.
-    An evaluation later than the newest checkpoint is one of a run that was started over."""
-    steps = {}
-    for folder in job.folder.glob("testset_*"):
-        pictures = parse_picture_folder(folder.name)
-        if pictures and pictures.factor == 1 and pictures.step <= (job.step or math.inf):
-            steps[pictures.step] = folder
-    if not steps:
-        return None
-    try:
-        record = Record.read(steps[max(steps)] / "metrics.json")
-    except InputError:
-        return None
-    return None if record.views_missing else record.mean.get("psnr")
-
-
-def jobs_table(jobs: list[Job]) -> str:
-    """A line a job."""
-    rows = [("config", "state", "steps", "PSNR", "minutes")]
-    for job in jobs:
-        psnr = newest_psnr(job)
-        minutes = "-" if job.seconds is None else f"{job.seconds / 60:.1f}"
-        steps = f"{job.step} of {job.n_steps}"
-        rows.append((job.shown, job.state, steps, "-" if psnr is None else f"{psnr:.2f}", minutes))
-    return text_table(rows)
-
-
 # The script.
 
 
@@ -355,6 +243,10 @@ def run(argv: list[str], command: Sequence[str]) -> int:
     else:
         files = config_files(CONFIGS, ROOT)
     jobs = create_jobs(files, options)
+    if args.slurm is not None:
+        run_on_slurm(jobs, args.slurm, command, options)
+        print_line(f"\n{jobs_table(jobs)}")
+        return 0
     signum = run_all(jobs, args.gpus, command, options)
     print_line(f"\n{jobs_table(jobs)}")
     if signum:
@@ -363,8 +255,8 @@ def run(argv: list[str], command: Sequence[str]) -> int:
 
 
 def main(argv: list[str] | None = None, command: Sequence[str] = RUN_NERF) -> int:
-    """Exit status: 0 every run is done; 1 one has failed; 2 a file or option that cannot be used, and nothing
-    was started; 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
+    """Exit status: 0 every run is done, or with --slurm submitted; 1 one has failed; 2 a file or option that cannot be
+    used, and nothing was started; 130, 143 or 129 stopped by Ctrl-C, SIGTERM or SIGHUP.
 
     command: what trains a config, before its --config.
     """

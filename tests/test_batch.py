@@ -317,7 +317,7 @@ def test_the_default_is_the_shipped_folder(capsys, monkeypatch, tmp_path, fake):
     (["configs", "--", "--expname", "x"], "configs/b.txt: found the .* and expname x of configs/a.txt"),
     (["configs", "--", "--N_rnd", "3"], "configs/a.txt: unknown option .*N_rnd.* on the command line"),
     (["configs", "--", "--config", "c.txt"], "--config: found among the options for each run"),
-    (["configs", "--N_iters", "3"], "unknown option '--N_iters', expected --gpus; options for each run stand after --"),
+    (["configs", "--N_iters", "3"], "unknown option '--N_iters', expected --gpus or --slurm; options for each"),
     (["configs", "--gpu", "0"], "unknown option '--gpu'"),
     (["configs", "--gpus"], "--gpus: expected one argument"),
     *((["configs", f"--gpus={bad}"], "--gpus: found .* expected different GPUs")
@@ -345,7 +345,7 @@ def test_help(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
-    assert "bash train.sh [--gpus 0,1]" in capsys.readouterr().out
+    assert "bash train.sh [--gpus 0,1 | --slurm" in capsys.readouterr().out
 
 
 def shell(words, folder, **more):

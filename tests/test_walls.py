@@ -10,7 +10,7 @@ from support.runs import ROOT
 # Each room may import those that stand before it, and files of its own. What stands below training takes plain
 # arguments, never the config.
 ORDER = ["version", "system", "fields", "scene", "config", "rendering", "evaluation", "training", "report",
-         "command_line", "batch"]  # fmt: skip
+         "command_line", "jobs", "slurm", "batch"]  # fmt: skip
 WITHOUT_CONFIG = {"system", "fields", "scene", "rendering", "evaluation"}
 HELPERS = ["loss", "load_blender", "load_dtu", "run_nerf_helpers"]
 SCRIPTS = ["run_nerf", "evaluate", "report", "duplicate_config"]

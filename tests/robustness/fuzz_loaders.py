@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import duplicate_config
-from infonerf import batch
+from infonerf import jobs
 from infonerf.command_line import as_text, parse_options, run_config
 from infonerf.config import DataConfig
 from infonerf.evaluation.record import Record, records_table
@@ -160,7 +160,7 @@ def records(folder: Path) -> Loader:
     job, wanted = SimpleNamespace(folder=logdir, step=2), Record.of_content(RECORD)
 
     def read():
-        batch.newest_psnr(job)
+        jobs.newest_psnr(job)
         found = earlier_record(path.parent, wanted)
         if found:
             records_table({"run": found})

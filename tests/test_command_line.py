@@ -40,6 +40,7 @@ RELEASED = {
     "no_coarse": False, "train_scene": None, "test_scene": None, "expname": None, "datadir": None, "maskdir": None,
 }  # fmt: skip
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", "skip_empty": False,
+        "cuda_graphs": True,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared",
         "allow_outside": False, "keep_checkpoints": 0, "near": None, "far": None}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,

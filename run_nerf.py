@@ -235,7 +235,7 @@ def create_optimizer(groups: list[dict], device: torch.device, capturable: bool)
     """Adam over groups, each with its learning rate. capturable: with what a captured step changes on the device."""
     if capturable:
         groups = [group | {"lr": torch.tensor(group["lr"], device=device)} for group in groups]
-    fused = True if capturable or device.type in ("cpu", "cuda") else None  # None: as torch chooses
+    fused = None if device.type == "mps" else True  # None: as torch chooses
     return torch.optim.Adam(groups, betas=(0.9, 0.999), fused=fused, capturable=capturable)
 
 

@@ -132,3 +132,16 @@ def test_the_papers_table(paper):
         ["paper, mean of 8", "InfoNeRF", "18.65", "0.8110", "-"],
         ["- : not measured, or of the paper not known here, nor are its figures scene by scene"],
     ]
+
+
+@pytest.mark.parametrize("config", load("launches").CONFIGS)
+def test_launches_of_a_captured_step(config):
+    """Few operations are left to the host, and it waits once at most; without CUDA graphs, what there was before."""
+    launches = load("launches")
+    options = ["--config", str(ROOT / f"configs/{config}.txt"), *launches.ALWAYS]
+    captured, plain = (launches.step_counts(options, wanted) for wanted in (True, False))
+    assert 0 < sum(captured.operations.values()) <= 200 < 800 < sum(plain.operations.values())
+    assert captured.waits <= 1 < plain.waits
+    assert captured.graphs <= 5
+    assert captured.in_graphs > 300
+    assert captured.launches < plain.launches

@@ -1,7 +1,7 @@
 """Evaluating networks only where it has an effect on a step or a picture. The gradients are those of DenseQuery.
 
 What is saved, and why nothing changes:
-- A sample whose raw density + noise is not above 0 has alpha 0 and weight 0: its colour is not computed.
+- A sample whose raw density + noise is not above 0 has alpha 0 and weight 0: on a CPU its colour is not computed.
 - Rays that are compared by opacity alone (unseen, neighbours) have no colour at all.
 - The forward pass keeps no activations. The losses, computed from all samples' raw outputs, say by which of them
   their gradient is not exactly 0; only those are evaluated again, with a graph. That leaves out empty samples (the
@@ -14,6 +14,7 @@ What is saved, and why nothing changes:
 Axes: r rays, s samples along a ray; n points, flat.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
@@ -34,17 +35,20 @@ from infonerf.system.workers import n_workers, share_out
 class SparseQuery:
     """Raw colour and density of samples (a Query, see dense.py), `block` points at a time.
 
-    Where a sample has no density, its raw colour is left at 0.
+    On a CPU, the raw colour of a sample without density is left at 0.
     dtype: of the networks' hidden layers (autocast); None for the networks' own, with which alone the gradients are
     those of DenseQuery.
     occupancy: says where there may be density; elsewhere the raw density is -inf. None: anywhere.
+    copies: for pictures, what to compute with instead of a field: its weights in `dtype`.
     """
 
     block: int
     dtype: torch.dtype | None = None
     occupancy: Occupancy | None = None
+    copies: dict[Field, Field] = dataclasses.field(default_factory=dict)
 
     def __call__(self, field: Field, rays: Rays, z: Tensor, noise: Tensor | None = None, colour: bool = True):
+        field = self.copies.get(field, field)
         points = (rays.origins[:, None] + rays.directions[:, None] * z[..., None]).flatten(0, 1)
         noise = None if noise is None else noise.flatten()
         encoded = field.encode_directions(rays.viewdirs) if colour else None
@@ -63,23 +67,25 @@ class SparseQuery:
         return None if rgb is None else rgb.unflatten(0, z.shape), density.unflatten(0, z.shape)
 
     def for_pictures(self, networks: CoarseFine) -> "SparseQuery":
-        return replace(self, occupancy=None if self.occupancy is None else self.occupancy.filled(networks))
+        occupancy = None if self.occupancy is None else self.occupancy.filled(networks)
+        copies = dict(zip(networks, networks.in_precision(self.dtype), strict=True))
+        return replace(self, occupancy=occupancy, copies=copies)
 
     def workers(self, points: Tensor, field: Field) -> int:
         """How many threads evaluate the points. A multiplication in bfloat16 counts as half a one."""
         return n_workers(points.device, len(points) * field.multiplications / (2 if self.dtype else 1))
 
-    @property
-    def multiple(self) -> int:
-        """Rows of a block come in multiples of this. oneDNN compiles a new kernel, for up to a millisecond in float32
-        and two in bfloat16, for every number of rows that it has not seen; so blocks are padded."""
-        return min(512 if self.dtype else 128, self.block)
+    def multiple(self, device: torch.device) -> int:
+        """Rows of a block come in multiples of this. On a CPU, oneDNN compiles a new kernel, for up to a millisecond in
+        float32 and two in bfloat16, for every number of rows that it has not seen; so blocks are padded."""
+        return min(512 if self.dtype else 128, self.block) if device.type == "cpu" else 1
 
     def blocks(self, indices: Tensor, workers: int) -> list["Block"]:
         """Points in padded blocks, small enough that each of `workers` threads has some."""
-        most, size = self.block - self.block % self.multiple, -(-len(indices) // workers)
-        size = min(most, size + -size % self.multiple)
-        return [Block(padded(part, self.multiple), len(part)) for part in indices.split(max(size, 1))]
+        multiple = self.multiple(indices.device)
+        most, size = self.block - self.block % multiple, -(-len(indices) // workers)
+        size = min(most, size + -size % multiple)
+        return [Block(padded(part, multiple), len(part)) for part in indices.split(max(size, 1))]
 
 
 Outputs = tuple[Tensor | None, Tensor]  # raw colour, None where it is not wanted, and raw density
@@ -173,9 +179,12 @@ def evaluate(samples: Samples, query: SparseQuery) -> Outputs:
                 density[indices[:n]] = raw[:n]
                 if rgb is None:
                     continue
+                if points.device.type != "cpu":  # elsewhere, waiting to hear which points are dense costs more
+                    rgb[indices] = field.colour(features, encoded[samples.ray[indices]]).to(rgb.dtype)
+                    continue
                 noisy = raw if samples.noise is None else raw + samples.noise[indices]
                 dense = nonzero_indices(noisy[:n] > 0)
-                rows = padded(dense, query.multiple)
+                rows = padded(dense, query.multiple(points.device))
                 colour = field.colour(features[rows], encoded[samples.ray[indices[rows]]])
                 rgb[indices[dense]] = colour[: len(dense)].to(rgb.dtype)
 

@@ -101,7 +101,7 @@ def test_gradients_within_a_grid(block, threads, blocks, monkeypatch, set_thread
     would, were its rows not a multiple of some number)."""
     kept, evaluate = [], sparse.evaluate_with_graph
     monkeypatch.setattr(sparse, "evaluate_with_graph", lambda *given: kept.append(evaluate(*given)) or kept[-1])
-    monkeypatch.setattr(SparseQuery, "multiple", 4)
+    monkeypatch.setattr(SparseQuery, "multiple", lambda query, device: 4)
     monkeypatch.setattr(workers, "LEAST_WORK", 1)
     set_threads(threads)
     everywhere = Occupancy(torch.tensor([[-100.0] * 3, [100.0] * 3], dtype=DOUBLE))

@@ -1,5 +1,10 @@
 """A pretended device, on which tensors have shapes and no values (test_device.py says why)."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
@@ -10,7 +15,7 @@ import run_nerf_helpers
 from infonerf.rendering import occupancy, sparse
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.scene import Scene
-from infonerf.training import neighbours, sampler
+from infonerf.training import fixed_step, neighbours, sampler
 from infonerf.training.generators import create_generators
 
 
@@ -46,22 +51,52 @@ class Pretence(FakeTensorMode):
     avoid_device_init = True
 
 
+def with_other(module, **names):
+    """A module in which some names are others."""
+    return SimpleNamespace(**vars(module) | names)
+
+
+def added(parameters, gradients, *moments, lr, found_inf, **settings):
+    """In place of Adam's fused kernel, which knows no tensors without values."""
+    for parameter, *parts in zip(parameters, gradients, *moments[:2], strict=True):
+        parameter.add_(sum(parts) * lr * (1 if found_inf is None else found_inf))
+
+
+@contextmanager
+def pretending() -> Iterator[list[str]]:
+    """Tensors without values on DEVICE. Yields a list that grows with every wait for the device: what the host would
+    decide by is replaced by constants."""
+    waits = []
+
+    def constant(name, value):
+        return lambda *args: waits.append(name) or value(*args)
+
+    with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Accessing the data pointer")  # where networks are copied
+        for module in (sampler, neighbours):
+            monkeypatch.setattr(module, "random_integer", lambda low, high, generator: low)
+        monkeypatch.setattr(sampler, "distinct_integers", lambda n, high, generator: torch.arange(n))
+        finite = constant("is the gradient finite?", lambda loss: True)
+        monkeypatch.setattr(run_nerf, "torch", with_other(torch, isfinite=finite))
+        for module in (occupancy, sparse):
+            every = constant("which are they?", lambda mask: torch.arange(len(mask), device=mask.device))
+            monkeypatch.setattr(module, "nonzero_indices", every)
+        monkeypatch.setattr(fixed_step, "numbers", constant("how many are active?", lambda counts: [9] * len(counts)))
+        for owner, name in (
+            (torch.Tensor, "numpy"), (Cameras, "of_arrays"), (Cameras, "at"), (Scene, "unseen_cameras"),
+            (run_nerf_helpers, "bounds_of"), (run_nerf_helpers, "carved_cells"),
+        ):  # fmt: skip
+            monkeypatch.setattr(owner, name, with_values(getattr(owner, name)))
+        monkeypatch.setattr(torch, "_fused_adam_", added)
+        cpu_generators = create_generators(0, torch.device("cpu"))
+        monkeypatch.setattr(run_nerf, "create_generators", lambda seed, device: cpu_generators)
+        with Pretence(allow_non_fake_inputs=True):
+            yield waits
+
+
 @pytest.fixture
 def pretended_device(monkeypatch):
-    for module in (sampler, neighbours):
-        monkeypatch.setattr(module, "random_integer", lambda low, high, generator: low)
-    monkeypatch.setattr(sampler, "distinct_integers", lambda n, high, generator: torch.arange(n))
-    monkeypatch.setattr(torch, "isfinite", lambda loss: True)
-    for module in (occupancy, sparse):
-        monkeypatch.setattr(module, "nonzero_indices", lambda mask: torch.arange(len(mask), device=mask.device))
-    for owner, name in (
-        (torch.Tensor, "numpy"), (Cameras, "of_arrays"), (Cameras, "at"), (Scene, "unseen_cameras"),
-        (run_nerf_helpers, "bounds_of"), (run_nerf_helpers, "carved_cells"),
-    ):  # fmt: skip
-        monkeypatch.setattr(owner, name, with_values(getattr(owner, name)))
     monkeypatch.setattr(occupancy, "EVERY", 1)
     monkeypatch.setattr(occupancy, "WARM_UP", 1)
-    cpu_generators = create_generators(0, torch.device("cpu"))
-    monkeypatch.setattr(run_nerf, "create_generators", lambda seed, device: cpu_generators)
-    with Pretence(allow_non_fake_inputs=True):
-        yield
+    with pretending() as waits:
+        yield waits

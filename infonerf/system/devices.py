@@ -6,6 +6,17 @@ import torch
 
 from infonerf.system.errors import InputError
 from infonerf.system.logs import say
+from infonerf.system.ranks import Ranks
+
+
+def rank_device(name: str, ranks: Ranks) -> torch.device:
+    """The device of a rank, of which each has its own GPU; `find_device` where there is but one."""
+    if ranks.size == 1:
+        return find_device(name)
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {name}: expected auto, cpu or cuda under torchrun, which chooses among GPUs")
+    own = name != "cpu" and (name == "cuda" or torch.cuda.is_available())
+    return find_device(f"cuda:{ranks.local}" if own else "cpu")
 
 
 def find_device(name: str) -> torch.device:

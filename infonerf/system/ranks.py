@@ -72,6 +72,17 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def launcher(self) -> list[str]:
+        """The words before a script's name that start as many ranks again."""
+        here, machines = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
+        if self.size == 1 or here * machines != self.size:  # not of torchrun, or of machines that differ
+            return ["python"]
+        words = ["torchrun", "--nproc_per_node", str(here)]
+        if machines > 1:
+            words += ["--nnodes", str(machines), "--rdzv_backend", "c10d", "--rdzv_endpoint", "HOST:PORT"]
+        return words
+
     def use(self, device: torch.device) -> None:
         """Take tensors of this device from now on: through NCCL on CUDA, through gloo on the CPU.
 
@@ -80,8 +91,8 @@ class Ranks:
             return
         on_cuda = device.type == "cuda"
         if self.agree(on_cuda) and self.agree(not on_cuda):
-            raise InputError("--device: found a GPU for some ranks only, expected one for each, or cpu")
-        if on_cuda:
+            self.fail_with(InputError("--device: found a GPU for some ranks only, expected one for each, or cpu"))
+        if on_cuda and self.group is self.control:
             torch.cuda.set_device(device)
             self.group = dist.new_group(backend="nccl", timeout=PATIENCE)
 

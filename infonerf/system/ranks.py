@@ -254,4 +254,4 @@ def leave() -> None:
 def say_lost(rank: int) -> None:
     program = os.path.basename(sys.argv[0])
     text = f"rank {rank} has ended, and so all others; what was saved is kept, and the same command goes on from it"
-    os.write(2, f"{program}: error: {text}\n".encode())
+    os.write(2, f"\n{program}: error: {text}\n".encode())

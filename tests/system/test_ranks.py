@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from infonerf.system.errors import InputError
-from infonerf.system.ranks import Ranks
+from infonerf.system.ranks import ENVIRONMENT, Ranks
 from support import ranks as support
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -119,8 +119,8 @@ def test_shares(n):
 
 
 def test_one_process_does_nothing(monkeypatch):
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "", "MASTER_PORT": ""}.items():
-        monkeypatch.setenv(name, value)
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, "1" if name == "WORLD_SIZE" else "0")
     with Ranks.from_environment() as ranks:
         part = torch.ones(2, 3)
         ranks.sum_([part])

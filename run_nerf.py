@@ -5,6 +5,7 @@ surrounds it: start or resume, progress, checkpoints, pictures, stopping in good
 """
 
 from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
+import platform
 import shlex
 import sys
 import time
@@ -383,9 +384,10 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
     n_held_out = len(trainer.held_out.views) if trainer.held_out else 0
     for line in described(config, scene, trainer.networks, n_held_out):
         say(line)
-    if ranks.size > 1:
-        say(f"ranks     {ranks.size}")
     folder = config.run.folder
+    if ranks.size > 1:
+        say(f"ranks     {ranks.size}, whose files are written on {platform.node()}")
+        check_later_elsewhere(config, ranks)
     newest, found = ranks.of_first(lambda: (checkpoint.newest(folder), find_checkpoint(config)))
     if found:
         with ranks.together():
@@ -399,6 +401,20 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
     with ExitStack() as owned:
         ranks.of_first(lambda: own_folder(folder, newest, owned))
         return train_in_folder(trainer, config, scene, argv)
+
+
+def check_later_elsewhere(config: Config, ranks: Ranks) -> None:
+    """Raise InputError where the first rank would go on from an older checkpoint of the run than another rank sees, on
+    the disk of another machine."""
+    if config.run.no_reload or config.run.ft_path:
+        return
+    saved = checkpoint.saved(config.run.folder)
+    newest = saved[-1][0] if saved else 0
+    latest = ranks.agree(newest)
+    with ranks.together():
+        if ranks.first and latest > newest:
+            raise InputError(f"{config.run.folder}: found step {newest} on {platform.node()}, which is to write, and "
+                             f"step {latest} on another machine, expected the later one there (or a shared folder)")
 
 
 def own_folder(folder: Path, newest: Path | None, owned: ExitStack) -> None:

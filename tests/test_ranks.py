@@ -4,6 +4,7 @@ Ranks are forked, as three seconds each to start them would add up, but for one 
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -151,6 +152,16 @@ def test_a_scene_that_one_rank_lacks_is_one_line_and_status_2_of_all(scene, tmp_
     assert ended == [2, 2]
     assert errors == ["run_nerf.py: error: scene: no such folder\n", ""]
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_later_run_on_another_machine_is_not_begun_anew(scene, tmp_path):
+    argv = command(scene, tmp_path, "--N_iters", "2", "--basedir", "logs")
+    (tmp_path / "1/logs/run").mkdir(parents=True)
+    (tmp_path / "1/logs/run/000005.tar").write_bytes(b"")
+    ended, errors = train(2, argv, tmp_path, partial(ranks.move_apart, tmp_path))
+    assert ended == [2, 2]
+    assert re.match(r"run_nerf.py: error: logs/run: found step 0 on .*, and step 5 on another machine", errors[0])
+    assert errors[1] == ""
 
 
 @pytest.mark.parametrize("extra", [["--N_rnd", "3"], ["--device", "cuda:0"]], ids=str)

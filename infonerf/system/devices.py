@@ -15,8 +15,13 @@ def rank_device(name: str, ranks: Ranks) -> torch.device:
         return find_device(name)
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {name}: expected auto, cpu or cuda under torchrun, which chooses among GPUs")
-    own = name != "cpu" and (name == "cuda" or torch.cuda.is_available())
-    return find_device(f"cuda:{ranks.local}" if own else "cpu")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return find_device("cpu")
+    count = torch.cuda.device_count()
+    if 0 < count <= ranks.local:
+        raise InputError(f"torchrun: found {count} GPUs for more processes of a machine, expected --nproc_per_node "
+                         f"{count}, or --device cpu")
+    return find_device(f"cuda:{ranks.local}")
 
 
 def find_device(name: str) -> torch.device:

@@ -93,6 +93,12 @@ def lack_scene(rank: int) -> None:
     run_nerf_helpers.load_scene = load_scene
 
 
+def move_apart(folder: Path) -> None:
+    """Relative paths are those of another disk for each rank."""
+    (own := folder / os.environ["RANK"]).mkdir(exist_ok=True)
+    os.chdir(own)
+
+
 def fill_disk(step: int) -> None:
     """No checkpoint of this step can be written."""
     from infonerf.training import checkpoint

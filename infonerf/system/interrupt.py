@@ -17,8 +17,8 @@ class Interrupt:
 
     def __init__(self, ranks: Ranks | None = None):
         self.ranks = ranks or Ranks.alone()
-        self.together = self.ranks.size > 1
-        self.holding, self.signum = self.together, None
+        self.several = self.ranks.size > 1
+        self.holding, self.signum = self.several, None
 
     def __enter__(self):
         self.previous = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -48,19 +48,22 @@ class Interrupt:
         try:
             yield
         finally:
-            self.holding = self.together
+            self.holding = self.several
         self.stop_if_asked()
 
     @contextmanager
     def cut_short(self):
-        """Stop within the block, which waits for no other rank; then the other ranks stop at its end."""
+        """Stop within the block, which waits for no other rank: all ranks stop at the end of theirs."""
+        if not self.several:
+            yield
+            return
         self.stop_if_asked()
         try:
             self.holding = False
             yield
-            self.holding = self.together
+            self.holding = True
         except Stopped as stopped:
-            self.holding = self.together
+            self.holding = True
             self.signum = stopped.status - 128
         self.stop_if_asked()
 

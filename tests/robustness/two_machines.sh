@@ -67,7 +67,7 @@ first=$!
 until grep -q "/000050.tar" "$work/a/output"; do sleep 0.5; done
 start=$SECONDS
 kill -9 $(ip netns pids nerf_b)
-wait $first || true
+wait $first 2> /dev/null || true
 grep -h "has ended" "$work/a/output"
 echo "machine a ended after $((SECONDS - start)) s"
 [ -z "$(ip netns pids nerf_a)" ]

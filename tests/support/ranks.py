@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest import mock
 
 from tqdm import tqdm
 
@@ -37,10 +39,11 @@ def start_script(
 ) -> list[BaseProcess]:
     """As `start`, of run_nerf or evaluate with a fault of below. Forked from a server that has imported them: from a
     process that has trained, as a test may have, none that trains can be forked."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # the server's, to import them
     # the last two: what a training imports as it starts
     modules = ["support.ranks", "run_nerf", "evaluate", "torch.utils.tensorboard", "torch._dynamo"]
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):  # to import them from
+        forkserver.ensure_running()
     return start(size, partial(run_script, script, list(argv), fault), folder, "forkserver")
 
 

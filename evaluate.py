@@ -19,6 +19,7 @@ from infonerf.scene.splits import check_views
 from infonerf.system.arguments import COUNT, POSITIVE, ScriptParser
 from infonerf.system.errors import exit_status
 from infonerf.system.logs import progress_bar
+from infonerf.system.ranks import Ranks
 from run_nerf_helpers import OpenedRun, evaluate_checkpoint, open_checkpoint, views_of
 
 
@@ -82,6 +83,11 @@ def options_of(given: Arguments) -> dict[str, Any]:
 # Estimates, which write nothing.
 
 
+def estimates(configs: Mapping[str, Config], given: Arguments) -> str:
+    """A table of all runs."""
+    return metrics_table({name: estimate(open_checkpoint(config), given) for name, config in configs.items()})
+
+
 def estimate(run: OpenedRun, given: Arguments) -> tuple[int, str, Mapping]:
     """Measure random rays or tiles of a run's views, or of the chosen ones: its step, the number of views, means."""
     if given.views:
@@ -109,15 +115,17 @@ def means_of_tiles(run: OpenedRun, views: Sequence[int], n_tiles: int) -> dict:
 
 
 def run(argv: list[str]) -> int:
-    given = parse_arguments(argv)
     configs: dict[str, Config] = {}
-    for logdir in given.logdir:
-        configs[str(logdir)] = run_config(logdir).replace(**options_of(given))
-    if given.rays or given.tiles:
-        print(metrics_table({name: estimate(open_checkpoint(config), given) for name, config in configs.items()}))
-    else:
-        records = {name: evaluate_checkpoint(config, [given.kind])[given.kind] for name, config in configs.items()}
-        print(records_table(records))
+    with Ranks.from_environment() as ranks:
+        with ranks.together():
+            given = parse_arguments(argv)
+            for logdir in given.logdir:
+                configs[str(logdir)] = run_config(logdir).replace(**options_of(given))
+        if given.rays or given.tiles:
+            print(ranks.of_first(lambda: estimates(configs, given)))
+        else:
+            records = {name: evaluate_checkpoint(config, [given.kind], ranks) for name, config in configs.items()}
+            print(records_table({name: record[given.kind] for name, record in records.items()}))
     return 0
 
 

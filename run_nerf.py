@@ -5,10 +5,12 @@ surrounds it: start or resume, progress, checkpoints, pictures, stopping in good
 """
 
 from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
+import platform
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,12 +28,12 @@ from infonerf.rendering.occupancy import Occupancy
 from infonerf.rendering.pictures import thumbnails
 from infonerf.rendering.renderer import Renderer
 from infonerf.scene.scene import Scene
-from infonerf.system.devices import find_device
 from infonerf.system.errors import InputError, exit_status
 from infonerf.system.files import atomic_file, make_folder, sole_owner
 from infonerf.system.graphs import Capture, capture_cuda
 from infonerf.system.interrupt import Interrupt, Stopped
-from infonerf.system.logs import Log, progress_bar, say, start_wandb
+from infonerf.system.logs import Log, complain, progress_bar, say, start_wandb
+from infonerf.system.ranks import Ranks
 from infonerf.training import checkpoint
 from infonerf.training.early_stopping import HELD_OUT_RAYS, HeldOut, held_out_views
 from infonerf.training.fixed_step import FixedStepper
@@ -41,6 +43,7 @@ from infonerf.training.terms import Loss, StepView, Terms, loss_terms, needed_gr
 from loss import losses_of
 from run_nerf_helpers import (
     OpenedRun,
+    block_size,
     create_networks,
     create_renderer,
     create_sampler,
@@ -49,7 +52,7 @@ from run_nerf_helpers import (
     evaluate_run,
     find_checkpoint,
     hidden_dtype,
-    load_scene,
+    load_device_and_scene,
     render_run_path,
     say_changes,
 )
@@ -69,7 +72,8 @@ class Trainer:
     """What one step reads and changes.
 
     lrates: the learning rate of each of the optimizer's groups at the start. fixed: does the steps where it is there.
-    step: completed updates. skipped: those that were not made, as their gradient was not finite.
+    step: completed updates. skipped: those that were not made, as their gradient was not finite. ranks: the processes
+    that train together.
     """
 
     networks: CoarseFine
@@ -85,6 +89,7 @@ class Trainer:
     fixed: FixedStepper | None = None
     step: int = 0
     skipped: int = 0
+    ranks: Ranks = field(default_factory=Ranks.alone)
 
     @property
     def occupancy(self) -> Occupancy | None:
@@ -202,7 +207,7 @@ def learning_rate(lrate: float, lrate_decay: float, step: int) -> float:
     return lrate * 0.1 ** (step / (lrate_decay * 1000))
 
 
-def create_trainer(config: Config, scene: Scene, device: torch.device) -> Trainer:
+def create_trainer(config: Config, scene: Scene, device: torch.device, ranks: Ranks | None = None) -> Trainer:
     generators = create_generators(config.batch.seed, device)
     networks = create_networks(config, scene, device, generators.weights)
     groups = networks.parameter_groups(config.optimiser.lrate)
@@ -218,8 +223,9 @@ def create_trainer(config: Config, scene: Scene, device: torch.device) -> Traine
         lrate_decay=config.optimiser.lrate_decay,
         average=WeightAverage(networks, config.optimiser.ema_decay) if config.optimiser.ema_decay else None,
         held_out=create_held_out(config, scene, device) if config.stopping.i_val else None,
+        ranks=ranks or Ranks.alone(),
     )
-    if capture:
+    if capture or trainer.ranks.size > 1:
         trainer.fixed = create_fixed_stepper(trainer, config, capture)
     return trainer
 
@@ -240,9 +246,18 @@ def create_optimizer(groups: list[dict], device: torch.device, capturable: bool)
 
 
 def create_fixed_stepper(trainer: Trainer, config: Config, capture: Capture | None) -> FixedStepper:
-    dtype = hidden_dtype(config.rendering, trainer.networks.device)
-    return FixedStepper(trainer.networks, trainer.renderer, trainer.losses, trainer.optimizer, trainer.average, dtype,
-                        config.rendering.netchunk, capture)  # fmt: skip
+    options, device = config.rendering, trainer.networks.device
+    return FixedStepper(
+        networks=trainer.networks,
+        renderer=trainer.renderer,
+        losses=trainer.losses,
+        optimizer=trainer.optimizer,
+        average=trainer.average,
+        dtype=None if options.exact_dense else hidden_dtype(options, device),
+        block=block_size(options, device),
+        capture=capture,
+        ranks=trainer.ranks,
+    )
 
 
 def create_held_out(config: Config, scene: Scene, device: torch.device) -> HeldOut:
@@ -275,9 +290,13 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, config: Config) -> No
 
 
 def save(trainer: Trainer, config: Config) -> Path:
-    """Write a checkpoint, then remove those that keep_checkpoints does not keep."""
-    folder = config.run.folder
+    """Write a checkpoint, the first rank's, then remove those that keep_checkpoints does not keep."""
     trainer.check()
+    return trainer.ranks.of_first(lambda: write_checkpoint(trainer, config))
+
+
+def write_checkpoint(trainer: Trainer, config: Config) -> Path:
+    folder = config.run.folder
     write_options(config)
     path = checkpoint.save(folder, trainer.step, config.values(), trainer.parts)
     best = trainer.held_out.best_step if trainer.held_out else None
@@ -329,14 +348,14 @@ def train(trainer: Trainer, config: Config, scene: Scene, log: Log, interrupt: I
                     say(f"saved {save(trainer, config)}")
                 elif to_save:
                     save_or_warn(trainer, config)
-            if make_pictures(trainer, config, scene, log) or to_measure:
+            if make_pictures(trainer, config, scene, log, interrupt) or to_measure:
                 clock = time.perf_counter()
 
 
 def measure_held_out(trainer: Trainer, log: Log) -> bool:
     """Measure the held-out rays, and log it. Whether it is the best so far, whose weights are to be kept."""
     held_out, step = trainer.held_out, trainer.step
-    psnr = held_out.measure(trainer.picture_renderer(), step)
+    psnr = held_out.measure(trainer.picture_renderer(), step, trainer.ranks)
     best = "" if held_out.best_step == step else f"  (best {held_out.best:.2f} at step {held_out.best_step})"
     say(f"step {step}  held-out psnr {psnr:.2f}{best}")
     for write in (log.tensorboard, log.wandb):
@@ -344,7 +363,7 @@ def measure_held_out(trainer: Trainer, log: Log) -> bool:
     return held_out.best_step == step
 
 
-def make_pictures(trainer: Trainer, config: Config, scene: Scene, log: Log) -> bool:
+def make_pictures(trainer: Trainer, config: Config, scene: Scene, log: Log, interrupt: Interrupt) -> bool:
     """The pictures that are due, if any: a validation view for TensorBoard, the test views, the path video. Neither a
     test image that cannot be read nor a full disk may end the training."""
     step, saving = trainer.step, config.saving
@@ -356,7 +375,7 @@ def make_pictures(trainer: Trainer, config: Config, scene: Scene, log: Log) -> b
     wanted = {name: make for name, (every, make) in makers.items() if due(step, every)}
     for name, make in wanted.items():
         try:
-            make(OpenedRun(config, scene, trainer.picture_renderer(), step))
+            make(OpenedRun(config, scene, trainer.picture_renderer(), step, interrupt))
         except (InputError, OSError) as error:
             say(f"WARNING: step {step}: not all {name} were made: {error}")
     return bool(wanted)
@@ -379,11 +398,11 @@ def log_step(trainer: Trainer, config: Config, log: Log, bar, terms: Terms, rend
     bar_is_due = step == config.stopping.N_iters or time.time() - bar.last_print_t >= bar.mininterval
     if to_wandb or to_print or bar_is_due:  # else nobody sees the numbers, and a GPU need not be waited for
         loss, psnr = float(total_loss(terms)), psnr_of_mse(float(terms["colour_fine"][1]))
-        trainer.check()
         bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", rays=f"{rate:.0f}/s", refresh=False)
     bar.update()
     if not to_wandb and not to_print:
         return
+    trainer.check()
     scalars = scalars_of(trainer, terms, renderings, config.losses.entropy_acc_threshold, rate)
     if to_wandb:
         log.wandb(step, scalars)
@@ -423,7 +442,7 @@ def empty_passes(rendering: Rendering) -> list[str]:
 # The script.
 
 
-def run_rendering(config: Config) -> int:
+def run_rendering(config: Config, ranks: Ranks) -> int:
     """render_only and eval_only: nothing is trained, no checkpoint is written."""
     looking = config.looking
     if looking.eval_only:
@@ -431,52 +450,78 @@ def run_rendering(config: Config) -> int:
     else:
         chosen = {"test": looking.render_test, "train": looking.render_train, "path": looking.render_mypath}
         kinds = [f"renderonly_{which}" for which, wanted in chosen.items() if wanted] or ["renderonly_test"]
-    records = evaluate_checkpoint(config, kinds)
+    records = evaluate_checkpoint(config, kinds, ranks)
     if records:
         say(records_table({f"{config.run.expname} {kind}": record for kind, record in records.items()}))
     return 0
 
 
-def run_training(config: Config, scene: Scene, device: torch.device, argv: list[str]) -> int:
-    trainer = create_trainer(config, scene, device)
+def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
+    device, scene = load_device_and_scene(config, ranks)
+    with ranks.together():
+        trainer = create_trainer(config, scene, device, ranks)
     n_held_out = len(trainer.held_out.views) if trainer.held_out else 0
     for line in described(config, scene, trainer.networks, n_held_out):
         say(line)
     folder = config.run.folder
-    newest, found = checkpoint.newest(folder), find_checkpoint(config)
+    if ranks.size > 1:
+        say(f"ranks     {ranks.size}, whose files are written on {platform.node()}")
+        check_later_elsewhere(config, ranks)
+    newest, found = ranks.of_first(lambda: (checkpoint.newest(folder), find_checkpoint(config)))
     if found:
-        resume(trainer, found, config)
+        with ranks.together():
+            resume(trainer, found, config)
         say(f"going on from {found.path}, step {trainer.step}")
     if trainer.step >= config.stopping.N_iters or trainer.stopped_early:
         early = ", where the training was stopped early" if trainer.stopped_early else ""
         say(f"nothing to do: step {trainer.step} of N_iters {config.stopping.N_iters} is reached{early}")
         say_best(trainer, folder)
         return 0
-    with sole_owner(make_folder(folder)):
-        if checkpoint.newest(folder) != newest:
-            raise InputError(f"{folder}: another process has just trained there; the same command goes on from it")
+    with ExitStack() as owned:
+        ranks.of_first(lambda: own_folder(folder, newest, owned))
         return train_in_folder(trainer, config, scene, argv)
+
+
+def check_later_elsewhere(config: Config, ranks: Ranks) -> None:
+    """Raise InputError where the first rank would go on from an older checkpoint of the run than another rank sees, on
+    the disk of another machine."""
+    if config.run.no_reload or config.run.ft_path:
+        return
+    saved = checkpoint.saved(config.run.folder)
+    newest = saved[-1][0] if saved else 0
+    latest = ranks.agree(newest)
+    with ranks.together():
+        if ranks.first and latest > newest:
+            raise InputError(f"{config.run.folder}: found step {newest} on {platform.node()}, which is to write, and "
+                             f"step {latest} on another machine, expected the later one there (or a shared folder)")
+
+
+def own_folder(folder: Path, newest: Path | None, owned: ExitStack) -> None:
+    """Own a run's folder, whose newest checkpoint was `newest`, until the end of `owned`."""
+    owned.enter_context(sole_owner(make_folder(folder)))
+    if checkpoint.newest(folder) != newest:
+        raise InputError(f"{folder}: another process has just trained there; the same command goes on from it")
 
 
 def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[str]) -> int:
     """Train a run whose folder no other process writes to. Returns the exit status."""
-    folder, wandb_run = config.run.folder, None
-    prepare_folder(config, trainer.step)
-    if config.saving.wandb:
+    folder, ranks, wandb_run = config.run.folder, trainer.ranks, None
+    ranks.of_first(lambda: prepare_folder(config, trainer.step))
+    if config.saving.wandb and ranks.first:
         wandb_run = start_wandb(config.run.expname, config.saving.wandb_group, config.values(), folder)
     log = Log(folder, trainer.step, wandb_run)
     try:
-        with Interrupt() as interrupt:
+        with Interrupt(ranks) as interrupt:
             try:
                 train(trainer, config, scene, log, interrupt)
             except Stopped as stopped:
                 interrupt.hold_on()
-                say(f"{stopped}: saved {save(trainer, config)}; to go on:\n  {resume_command(config, argv)}")
+                say(f"{stopped}: saved {save(trainer, config)}; to go on:\n  {resume_command(config, argv, ranks)}")
                 return stopped.status
     except NonFiniteLoss as error:
         newest = checkpoint.newest(folder)
         kept = f"the last checkpoint stands: {newest}" if newest else "no checkpoint was saved"
-        print(f"run_nerf.py: {error}; {kept}", file=sys.stderr)
+        complain(f"run_nerf.py: {error}; {kept}")
         return 1
     finally:
         log.close()
@@ -510,9 +555,9 @@ def prepare_folder(config: Config, step: int) -> None:
         say(f"checkpoints and pictures later than step {step} are now in {aside}")
 
 
-def resume_command(config: Config, argv: list[str]) -> str:
+def resume_command(config: Config, argv: list[str], ranks: Ranks) -> str:
     """The command that goes on from the newest checkpoint of this run."""
-    words = ["python", sys.argv[0], *argv]
+    words = [*ranks.launcher, sys.argv[0], *argv]
     if config.run.no_reload:
         words += ["--no_reload", "False"]
     if config.run.ft_path:
@@ -521,13 +566,14 @@ def resume_command(config: Config, argv: list[str]) -> str:
 
 
 def run(argv: list[str]) -> int:
-    config, notes = parse_options(argv)
-    for note in notes:
-        say(note)
-    if config.looking.instead_of_training:
-        return run_rendering(config)
-    device = find_device(config.run.device)
-    return run_training(config, load_scene(config.data), device, argv)
+    with Ranks.from_environment() as ranks:
+        with ranks.together():
+            config, notes = parse_options(argv)
+        for note in notes:
+            say(note)
+        if config.looking.instead_of_training:
+            return run_rendering(config, ranks)
+        return run_training(config, argv, ranks)
 
 
 def main(argv: list[str] | None = None) -> int:

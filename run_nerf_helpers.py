@@ -1,7 +1,8 @@
 """From a Config to objects: what the scripts share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,12 +21,13 @@ from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
 from infonerf.scene.scene import Scene, bounds_of, with_depth_range, with_made_poses
 from infonerf.scene.visual_hull import carved_cells
-from infonerf.system.devices import find_device, has_bfloat16
+from infonerf.system.devices import has_bfloat16, rank_device
 from infonerf.system.errors import InputError
 from infonerf.system.files import make_folder
 from infonerf.system.interrupt import Interrupt
 from infonerf.system.logs import say
 from infonerf.system.picture_folders import PictureFolder
+from infonerf.system.ranks import Ranks
 from infonerf.training import checkpoint
 from infonerf.training.generators import create_generators
 from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, RotatedPose
@@ -106,6 +108,11 @@ def create_occupancy(config: Config, scene: Scene, device: torch.device) -> Occu
     return Occupancy(bounds, hidden_dtype(config.rendering, device), carved)
 
 
+def block_size(options: RenderingConfig, device: torch.device) -> int:
+    """How many points a network takes at a time."""
+    return min(options.netchunk, CPU_BLOCK) if device.type == "cpu" else options.netchunk
+
+
 def create_renderer(config: Config, scene: Scene, networks: CoarseFine) -> Renderer:
     """How the networks are trained; `for_pictures` of it, how they are looked at."""
     if config.sampling.lindisp and not scene.near:
@@ -114,8 +121,8 @@ def create_renderer(config: Config, scene: Scene, networks: CoarseFine) -> Rende
     if options.exact_dense:
         query = DenseQuery(options.netchunk)
     else:
-        block = min(options.netchunk, CPU_BLOCK) if device.type == "cpu" else options.netchunk
-        query = SparseQuery(block, hidden_dtype(options, device), create_occupancy(config, scene, device))
+        occupancy = create_occupancy(config, scene, device)
+        query = SparseQuery(block_size(options, device), hidden_dtype(options, device), occupancy)
     sampling = Sampling(
         n_samples=config.sampling.N_samples,
         n_importance=config.sampling.N_importance,
@@ -253,12 +260,15 @@ def unseen_note(config: Config, scene: Scene) -> str:
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A trained run: its options, scene, and a renderer of the networks of a step, averaged where they were."""
+    """A trained run: its options, scene, and a renderer of the networks of a step, averaged where they were.
+
+    interrupt: how what is done with it is stopped, and by which ranks it is done."""
 
     config: Config
     scene: Scene
     renderer: Renderer
     step: int
+    interrupt: Interrupt = field(default_factory=Interrupt)
 
 
 def find_checkpoint(config: Config) -> checkpoint.Checkpoint | None:
@@ -279,11 +289,27 @@ def open_run(folder: Path, **options) -> OpenedRun:
     return open_checkpoint(run_config(folder).replace(**{"eval_only": True, "ckpt_render_iter": None} | options))
 
 
-def open_checkpoint(config: Config) -> OpenedRun:
+def load_device_and_scene(config: Config, ranks: Ranks) -> tuple[torch.device, Scene]:
+    """What each rank has of its own."""
+    with ranks.together():
+        device, scene = rank_device(config.run.device, ranks), load_scene(config.data)
+    ranks.use(device)
+    return device, scene
+
+
+def open_checkpoint(config: Config, ranks: Ranks | None = None) -> OpenedRun:
     """The run that a config describes, to look at. Raises InputError where it has no checkpoint."""
-    device = find_device(config.run.device)
-    scene = load_scene(config.data)
-    found = find_checkpoint(config)
+    ranks = ranks or Ranks.alone()
+    device, scene = load_device_and_scene(config, ranks)
+    found = ranks.of_first(lambda: find_checkpoint(config))
+    with ranks.together():
+        return loaded_run(config, scene, device, found, Interrupt(ranks))
+
+
+def loaded_run(
+    config: Config, scene: Scene, device: torch.device, found: checkpoint.Checkpoint | None, interrupt: Interrupt
+) -> OpenedRun:
+    """The run with the networks of a checkpoint."""
     if found is None:
         raise InputError(f"{config.run.folder}: found no checkpoint to render, expected those of a trained run")
     networks = create_networks(config, scene, device, create_generators(config.batch.seed, device).weights)
@@ -293,7 +319,7 @@ def open_checkpoint(config: Config) -> OpenedRun:
     say_changes(found, config)
     say(f"rendering {found.path}, step {found.step}, on {device}")
     renderer = create_renderer(config, scene, networks).for_pictures(networks)
-    return OpenedRun(config, scene, renderer, found.step)
+    return OpenedRun(config, scene, renderer, found.step, interrupt)
 
 
 def say_changes(found: checkpoint.Checkpoint, config: Config) -> None:
@@ -310,16 +336,18 @@ def evaluate_run(run: OpenedRun, views: Sequence[int], kind: str) -> Record:
 
     kind: testset, valset, renderonly_test or renderonly_train.
     """
-    config, renderer = run.config, run.renderer
-    folder = make_folder(picture_folder(config, kind, run.step))
+    config, renderer, ranks = run.config, run.renderer, run.interrupt.ranks
+    folder = picture_folder(config, kind, run.step)
+    ranks.of_first(lambda: make_folder(folder))
     low = hidden_dtype(config.rendering, renderer.networks.device)
     options = config.identity() | {"precision": "bf16" if low else "fp32"}  # what auto is here
     factor = max(config.looking.render_factor, 1)
     record, n_rendered = evaluate_views(
-        renderer, run.scene, views, folder, step=run.step, kind=kind, options=options, factor=factor
-    )
+        renderer, run.scene, views, folder, step=run.step, kind=kind, options=options, factor=factor,
+        interrupt=run.interrupt,
+    )  # fmt: skip
     if n_rendered:
-        append_result(Path(config.run.basedir) / "results.csv", config.run.expname, record)
+        ranks.of_first(partial(append_result, Path(config.run.basedir) / "results.csv", config.run.expname, record))
     say(f"{len(views)} views in {folder}, {len(views) - n_rendered} of them from before")
     return record
 
@@ -331,8 +359,9 @@ def picture_folder(config: Config, kind: str, step: int) -> Path:
 
 def render_run_path(run: OpenedRun, kind: str) -> None:
     """The video of a run's path in basedir/expname/KIND_STEP."""
-    folder = make_folder(picture_folder(run.config, kind, run.step))
-    render_path(run.renderer, run.scene, folder, max(run.config.looking.render_factor, 1))
+    folder = picture_folder(run.config, kind, run.step)
+    run.interrupt.ranks.of_first(lambda: make_folder(folder))
+    render_path(run.renderer, run.scene, folder, max(run.config.looking.render_factor, 1), run.interrupt)
 
 
 def views_of(scene: Scene, kind: str) -> tuple[int, ...]:
@@ -344,11 +373,12 @@ def views_of(scene: Scene, kind: str) -> tuple[int, ...]:
     return views[kind]
 
 
-def evaluate_checkpoint(config: Config, kinds: Sequence[str]) -> dict[str, Record]:
+def evaluate_checkpoint(config: Config, kinds: Sequence[str], ranks: Ranks | None = None) -> dict[str, Record]:
     """Evaluate a run's checkpoint without training it, or changing anything of it: kind -> record."""
-    run = open_checkpoint(config)
-    views = {kind: views_of(run.scene, kind) for kind in kinds if kind != "renderonly_path"}
-    with Interrupt():
+    run = open_checkpoint(config, ranks)
+    with run.interrupt.ranks.together():
+        views = {kind: views_of(run.scene, kind) for kind in kinds if kind != "renderonly_path"}
+    with run.interrupt:
         if "renderonly_path" in kinds:
             render_run_path(run, "renderonly_path")
         return {kind: evaluate_run(run, chosen, kind) for kind, chosen in views.items()}

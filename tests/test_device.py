@@ -15,9 +15,11 @@ import torch
 import run_nerf
 from infonerf.command_line import parse_options
 from infonerf.evaluation.estimates import draw_rays
-from infonerf.system.devices import find_device, has_bfloat16
+from infonerf.system import devices
+from infonerf.system.devices import find_device, has_bfloat16, rank_device
 from infonerf.system.errors import InputError
 from infonerf.system.graphs import at_once
+from infonerf.system.ranks import Ranks
 from infonerf.training import fixed_step
 from run_nerf import create_trainer
 from run_nerf_helpers import create_networks, create_renderer
@@ -120,6 +122,21 @@ def test_a_gpu_that_computes_nothing(monkeypatch, capsys):
     assert re.search(r"WARNING: the GPU cannot be used \(CUDA error: no kernel .* device\)", capsys.readouterr().out)
     with pytest.raises(InputError, match=r"--device cuda:0: found a device that cannot be used \(CUDA error"):
         find_device("cuda:0")
+
+
+def test_each_rank_has_its_own_gpu(monkeypatch):
+    assert rank_device("auto", Ranks(1, 2, 1)) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(devices, "fault_of", lambda device: None)
+    for name in ("auto", "cuda"):
+        assert [str(rank_device(name, Ranks(3, 4, local))) for local in (0, 1)] == ["cuda:0", "cuda:1"]
+    assert rank_device("cpu", Ranks(1, 2, 1)) == torch.device("cpu")
+    assert rank_device("cuda:1", Ranks.alone()) == torch.device("cuda:1")
+    with pytest.raises(InputError, match=r"torchrun: found 2 GPUs for more processes .*, expected --nproc_per_node 2"):
+        rank_device("auto", Ranks(2, 3, 2))
+    with pytest.raises(InputError, match=r"--device cuda:0: expected auto, cpu or cuda under torchrun"):
+        rank_device("cuda:0", Ranks(1, 2, 1))
 
 
 def test_precision_on_a_gpu_that_is_only_pretended(monkeypatch):

@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,26 +14,29 @@ import numpy as np
 from infonerf.evaluation.metrics import METRICS, Comparison, load_lpips, metrics_of
 from infonerf.evaluation.record import Record
 from infonerf.fields.field import CoarseFine
-from infonerf.rendering.pictures import write_images
+from infonerf.rendering.pictures import images, write_images
 from infonerf.rendering.renderer import Image, Renderer
 from infonerf.scene.photographs import nearest
 from infonerf.scene.scene import Scene
 from infonerf.system.errors import InputError
 from infonerf.system.files import free_path
+from infonerf.system.interrupt import Interrupt
 from infonerf.system.logs import progress_bar, say
 
 
 def evaluate_views(
     renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path, *, step: int, kind: str, options: dict,
-    factor: int = 1,
+    factor: int = 1, interrupt: Interrupt | None = None,
 ) -> tuple[Record, int]:
     """Render views at 1/factor of their size, measure them, and write images and metrics.json to `folder`.
 
     Where a record of the same pictures is there, its views are not rendered again, so that an evaluation that was
-    stopped goes on; a record of other pictures (of another testskip, say) is kept as metrics_1.json. Returns the
-    record, and how many views were rendered.
+    stopped goes on; a record of other pictures (of another testskip, say) is kept as metrics_1.json. Of several ranks
+    (those of `interrupt`) all render, and the first measures and writes, as the others may be on another machine.
+    Returns the record, and how many views were rendered.
     """
-    device = renderer.networks.device
+    interrupt = interrupt or Interrupt()
+    ranks, device = interrupt.ranks, renderer.networks.device
     cameras = scene.cameras.at(views).to(device).scaled(factor)
     height, width = cameras.sizes[0]
     wanted = Record(
@@ -47,30 +51,36 @@ def evaluate_views(
         device=str(device),
     )
     path = folder / "metrics.json"
-    record = earlier_record(folder, wanted)
-    if record is None:
-        keep_aside(path)
-        record = wanted
+    record = ranks.of_first(lambda: begun_record(folder, wanted))
     lpips, record.lpips_missing = load_lpips(device)
     todo = [i for i, view in enumerate(views) if scene.view_names[view] not in record.views]
     record.views_missing = len(todo)
     if not todo:  # one that was damaged, or of views that are no longer asked for
-        record.write(path)
+        ranks.of_first(lambda: record.write(path))
     n_rays = sum(h * w for h, w in (cameras.sizes[i] for i in todo))
     with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
-        for i in todo:
-            start, view = time.perf_counter(), views[i]
+        start = time.perf_counter()
+        rendered = images(renderer, cameras.at(todo), interrupt, bar.update)
+        for view, image in zip([views[i] for i in todo], rendered, strict=True):
             name = scene.view_names[view]
-            rendered = renderer.image(cameras.at([i]), bar.update)
-            write_images(folder, image_stem(name), rendered, scene.near, scene.far)
-            record.views[name] = measure_view(rendered, scene, view, factor, lpips)
+            look = partial(write_and_measure, folder, image, scene, view, factor, lpips)
+            record.views[name] = ranks.of_first(look)
             record.seconds += time.perf_counter() - start
             record.views_missing -= 1
-            record.write(path)
+            ranks.of_first(partial(record.write, path))
             shown = (f"{metric} {METRICS[metric].shown(value)}" for metric, value in record.views[name].items()
                      if metric in METRICS)  # fmt: skip
             say(f"{name}: " + "  ".join(shown))
+            start = time.perf_counter()
     return record, len(todo)
+
+
+def write_and_measure(
+    folder: Path, rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None
+) -> dict[str, float | None]:
+    """Write a view's images to `folder`; its metrics."""
+    write_images(folder, image_stem(scene.view_names[view]), rendered, scene.near, scene.far)
+    return measure_view(rendered, scene, view, factor, lpips)
 
 
 def image_stem(view_name: str) -> str:
@@ -120,6 +130,14 @@ def checksum_of(networks: CoarseFine) -> str:
     for parameter in networks.parameters():
         crc = zlib.crc32(parameter.detach().cpu().numpy().tobytes(), crc)
     return f"{crc:08x}"
+
+
+def begun_record(folder: Path, wanted: Record) -> Record:
+    """The record to add to: the earlier one, else a new one, for which one of other pictures makes room."""
+    record = earlier_record(folder, wanted)
+    if record is None:
+        keep_aside(folder / "metrics.json")
+    return record or wanted
 
 
 def earlier_record(folder: Path, wanted: Record) -> Record | None:

@@ -1,5 +1,6 @@
 """Pictures from a Renderer: a view's image files, thumbnails, and the video of a path."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 
 from infonerf.rendering.renderer import Image, Renderer
+from infonerf.scene.cameras import Cameras
 from infonerf.scene.poses import through_cameras
 from infonerf.scene.scene import Scene
+from infonerf.system.interrupt import Interrupt
 from infonerf.system.logs import progress_bar, say
 
 FPS, GIF_FPS, GIF_SIZE, THUMBNAIL = 30, 15, 200, 100
@@ -23,6 +26,38 @@ def thumbnails(renderer: Renderer, scene: Scene) -> dict[str, np.ndarray]:
     acc = eight_bit(image.acc)[..., None].repeat(3, axis=-1)
     depth = depth_colours(unit_depth(image, scene.near, scene.far))
     return {"rgb": eight_bit(image.rgb), "depth": depth, "acc": acc}
+
+
+# Views, shared out among the ranks.
+
+
+def images(
+    renderer: Renderer, cameras: Cameras, interrupt: Interrupt, progress: Callable[[int], None]
+) -> Iterator[Image]:
+    """What each camera sees, in their order: of several ranks each renders one at a time, and all have all images."""
+    size = interrupt.ranks.size
+    for first in range(0, len(cameras), size):
+        turn = [cameras.at([i]) for i in range(first, min(first + size, len(cameras)))]
+        yield from one_each(renderer, turn, interrupt, progress)
+
+
+def one_each(
+    renderer: Renderer, cameras: list[Cameras], interrupt: Interrupt, progress: Callable[[int], None]
+) -> list[Image]:
+    """What each of at most as many cameras as there are ranks sees. `progress` hears of the first rank's rays as if
+    they were those of all."""
+    ranks, sizes = interrupt.ranks, [camera.sizes[0] for camera in cameras]
+    own = torch.empty(0, 5, device=renderer.networks.device)
+    with interrupt.cut_short():
+        if ranks.rank < len(cameras):
+            image = renderer.image(cameras[ranks.rank], lambda n: progress(n * len(cameras)))
+            if ranks.size == 1:
+                return [image]
+            own = torch.cat([image.rgb, image.depth[..., None], image.acc[..., None]], dim=-1).flatten(0, 1)
+    counts = [height * width for height, width in sizes] + [0] * (ranks.size - len(cameras))
+    parts = ranks.gather_rows(own, counts).split(counts)
+    flat = [part.unflatten(0, size) for part, size in zip(parts, sizes, strict=False)]
+    return [Image(part[..., :3], part[..., 3], part[..., 4]) for part in flat]
 
 
 # Image files.
@@ -56,7 +91,9 @@ def depth_colours(depth: np.ndarray) -> np.ndarray:
 # Videos: rgb.mp4, depth.mp4, and a small looping GIF of each.
 
 
-def render_path(renderer: Renderer, scene: Scene, folder: Path, factor: int = 1) -> None:
+def render_path(
+    renderer: Renderer, scene: Scene, folder: Path, factor: int = 1, interrupt: Interrupt | None = None
+) -> None:
     """Render the scene's video path, or one through its training cameras, to `folder`, at 1/factor of the size of the
     first training view."""
     path = through_cameras(scene.poses[list(scene.split.train)]) if scene.path is None else scene.path
@@ -64,14 +101,17 @@ def render_path(renderer: Renderer, scene: Scene, folder: Path, factor: int = 1)
     frames = {"rgb": [], "depth": []}
     n_rays = sum(height * width for height, width in cameras.sizes)
     with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="video", leave=False) as bar:
-        for frame in range(len(cameras)):
-            image = renderer.image(cameras.at([frame]), bar.update)
+        for image in images(renderer, cameras, interrupt or Interrupt(), bar.update):
             frames["rgb"].append(eight_bit(image.rgb))
             frames["depth"].append(depth_colours(unit_depth(image, scene.near, scene.far)))
-    for name, images in frames.items():
-        write_mp4(folder / f"{name}.mp4", np.stack(images))
-        write_gif(folder / f"{name}.gif", images)
+    (interrupt or Interrupt()).ranks.of_first(lambda: write_videos(folder, frames))
     say(f"{len(cameras)} frames in {folder}: rgb.mp4, depth.mp4, rgb.gif, depth.gif")
+
+
+def write_videos(folder: Path, frames: dict[str, list[np.ndarray]]) -> None:
+    for name, pictures in frames.items():
+        write_mp4(folder / f"{name}.mp4", np.stack(pictures))
+        write_gif(folder / f"{name}.gif", pictures)
 
 
 def write_mp4(path: Path, frames: np.ndarray) -> None:

@@ -8,6 +8,22 @@ from torch import Tensor
 
 from infonerf.system.errors import InputError
 from infonerf.system.logs import say
+from infonerf.system.ranks import Ranks
+
+
+def rank_device(name: str, ranks: Ranks) -> torch.device:
+    """The device of a rank, of which each has its own GPU; `find_device` where there is but one."""
+    if ranks.size == 1:
+        return find_device(name)
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {name}: expected auto, cpu or cuda under torchrun, which chooses among GPUs")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return find_device("cpu")
+    count = torch.cuda.device_count()
+    if 0 < count <= ranks.local:
+        raise InputError(f"torchrun: found {count} GPUs for more processes of a machine, expected --nproc_per_node "
+                         f"{count}, or --device cpu")
+    return find_device(f"cuda:{ranks.local}")
 
 
 def find_device(name: str) -> torch.device:

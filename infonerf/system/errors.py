@@ -1,10 +1,11 @@
 """The one error that a user can cause, and how scripts end."""
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 
-from infonerf.system.interrupt import Stopped
+from infonerf.system import logs
 
 
 class InputError(Exception):
@@ -18,22 +19,30 @@ class InputError(Exception):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
+class Stopped(BaseException):
+    """The user (SIGINT) or the system (SIGTERM) asked the run to stop. `status`: the exit status."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.status = 128 + signum
+
+
 def exit_status(program: str, run: Callable[[], int]) -> int:
     """What a script exits with: what `run` returns; 2, after one line, where a file or option cannot be
-    used; 1, likewise, where the system fails (a full disk or memory, say); 130 after Ctrl-C, 143 after SIGTERM."""
+    used; 1, likewise, where the system fails (a full disk or memory, say); 130 after Ctrl-C, 143 after SIGTERM.
+
+    What ends all ranks (`infonerf.system.ranks`) is said by the first one."""
     try:
         return run()
-    except InputError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 1
+    except (InputError, OSError) as error:
+        if not (logs.silent and getattr(error, "of_all_ranks", False)):
+            print(f"{program}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
     except Stopped as stopped:
-        print(f"{program}: {stopped}; what was done is kept, and the same command goes on from it", file=sys.stderr)
+        logs.complain(f"{program}: {stopped}; what was done is kept, and the same command goes on from it")
         return stopped.status
     except KeyboardInterrupt:
-        print(f"{program}: stopped", file=sys.stderr)
+        logs.complain(f"{program}: stopped")
         return 130
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):

@@ -1,26 +1,24 @@
-"""Ctrl-C and SIGTERM, taken only where nothing is half done."""
+"""Ctrl-C and SIGTERM, taken only where nothing is half done, and by all ranks at the same place."""
 
 import signal
-import sys
 from contextlib import contextmanager
 
-
-class Stopped(BaseException):
-    """The user (SIGINT) or the system (SIGTERM) asked the run to stop. `status`: the exit status."""
-
-    def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
-        self.status = 128 + signum
+from infonerf.system.errors import Stopped
+from infonerf.system.logs import complain
+from infonerf.system.ranks import Ranks
 
 
 class Interrupt:
     """While installed, both signals raise Stopped: at once, or at the end of a `held` block.
 
     A second Ctrl-C within a held block is a KeyboardInterrupt at once, and what the block does is half done.
+    Of several ranks none may leave the others alone: they stop only at the end of the blocks of all.
     """
 
-    def __init__(self):
-        self.holding, self.signum = False, None
+    def __init__(self, ranks: Ranks | None = None):
+        self.ranks = ranks or Ranks.alone()
+        self.several = self.ranks.size > 1
+        self.holding, self.signum = self.several, None
 
     def __enter__(self):
         self.previous = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -36,7 +34,7 @@ class Interrupt:
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
         if self.signum is None:
-            print("\nfinishing the step, then saving; Ctrl-C again stops without saving", file=sys.stderr, flush=True)
+            complain("\nfinishing the step, then saving; Ctrl-C again stops without saving")
         self.signum = self.signum or signum
 
     def hold_on(self) -> None:
@@ -50,6 +48,27 @@ class Interrupt:
         try:
             yield
         finally:
+            self.holding = self.several
+        self.stop_if_asked()
+
+    @contextmanager
+    def cut_short(self):
+        """Stop within the block, which waits for no other rank: all ranks stop at the end of theirs."""
+        if not self.several:
+            yield
+            return
+        self.stop_if_asked()
+        try:
             self.holding = False
-        if self.signum is not None:
-            raise Stopped(self.signum)
+            yield
+            self.holding = True
+        except Stopped as stopped:
+            self.holding = True
+            self.signum = stopped.status - 128
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Raise Stopped where any rank was asked to stop."""
+        signum = self.ranks.agree(self.signum or 0)
+        if signum:
+            raise Stopped(signum)

@@ -1,5 +1,7 @@
 """Where numbers go: TensorBoard always, Weights & Biases only if asked for; and lines beside a progress bar."""
 
+import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +9,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
+
+silent = False
+
+
+def silence() -> None:
+    """From now on this process shows nothing but errors of its own: another one speaks for it."""
+    global silent
+    silent, sys.stdout = True, open(os.devnull, "w")  # noqa: SIM115
+
+
+def complain(text: str) -> None:
+    """A line of what ends this process, and others like it."""
+    if not silent:
+        print(text, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
@@ -22,6 +38,8 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 def progress_bar(**options) -> tqdm:
     """A bar of tqdm; where nobody watches it, in a log file say, a line in half a minute."""
+    if silent:
+        return tqdm(file=sys.stdout, mininterval=math.inf, **options)
     return tqdm(dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 30, **options)
 
 
@@ -30,14 +48,17 @@ class Log:
 
     step: the step that the run starts after; later points of an earlier attempt are hidden.
     Training matters more than either: one that fails is reported once and not used again, and training goes on.
+    A silent process writes to neither.
     """
 
     def __init__(self, folder: Path, step: int, wandb_run=None):
+        self.folder, self.writer, self.wandb_run = folder, None, wandb_run
+        if silent:
+            return
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
 
         hush_writer_threads()
-        self.folder, self.writer = folder, SummaryWriter(folder, purge_step=step + 1)
-        self.wandb_run = wandb_run
+        self.writer = SummaryWriter(folder, purge_step=step + 1)
 
     def tensorboard(self, step: int, scalars: Mapping[str, float]) -> None:
         """Scalars to TensorBoard only."""

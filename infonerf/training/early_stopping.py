@@ -9,6 +9,7 @@ from infonerf.rendering.renderer import Renderer
 from infonerf.scene.scene import Scene
 from infonerf.scene.splits import check_views
 from infonerf.system.errors import InputError
+from infonerf.system.ranks import Ranks
 
 HELD_OUT_RAYS = 4096  # of all held-out views together
 
@@ -49,9 +50,9 @@ class HeldOut:
     def exhausted(self) -> bool:
         return 0 < self.patience <= self.waited
 
-    def measure(self, renderer: Renderer, step: int) -> float:
-        """The rays' PSNR in dB (the mean of the views') after `step` updates, which is noted."""
-        psnr = psnr_of_rays(renderer, self.drawn)["psnr"]
+    def measure(self, renderer: Renderer, step: int, ranks: Ranks | None = None) -> float:
+        """The rays' PSNR in dB (the mean of the views') after `step` updates, which is noted; the first rank's."""
+        psnr = (ranks or Ranks.alone()).of_first(lambda: psnr_of_rays(renderer, self.drawn)["psnr"])
         if psnr > self.best:
             self.best, self.best_step, self.waited = psnr, step, 0
         else:

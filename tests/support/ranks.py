@@ -16,9 +16,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
 
+import torch
 from tqdm import tqdm
 
 from infonerf.system.errors import InputError
+from infonerf.system.ranks import Ranks
 
 
 def start(size: int, work: Callable[[], int | None], folder: Path, method: str = "fork") -> list[BaseProcess]:
@@ -27,6 +29,8 @@ def start(size: int, work: Callable[[], int | None], folder: Path, method: str =
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(exist_ok=True)
+    if method == "forkserver":
+        prepare_forkserver()
     context = multiprocessing.get_context(method)
     children = [context.Process(target=rank_main, args=(rank, size, port, work, folder)) for rank in range(size)]
     for child in children:
@@ -39,12 +43,15 @@ def start_script(
 ) -> list[BaseProcess]:
     """As `start`, of run_nerf or evaluate with a fault of below. Forked from a server that has imported them: from a
     process that has trained, as a test may have, none that trains can be forked."""
+    return start(size, partial(run_script, script, list(argv), fault), folder, "forkserver")
+
+
+def prepare_forkserver() -> None:
     # the last two: what a training imports as it starts
     modules = ["support.ranks", "run_nerf", "evaluate", "torch.utils.tensorboard", "torch._dynamo"]
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):  # to import them from
         forkserver.ensure_running()
-    return start(size, partial(run_script, script, list(argv), fault), folder, "forkserver")
 
 
 def rank_main(rank: int, size: int, port: int, work: Callable[[], int | None], folder: Path) -> None:
@@ -138,3 +145,15 @@ def stop_in_second_view() -> None:
         return image(*given)
 
     Renderer.image = stopping
+
+
+def results(size: int, work: Callable[[Ranks], object], folder: Path, method: str = "fork") -> list:
+    """What work(ranks) returns on each rank."""
+    ended = statuses(start(size, partial(keep_result, work, folder), folder, method))
+    assert ended == [0] * size, printed(folder, "err")
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
+
+
+def keep_result(work: Callable[[Ranks], object], folder: Path) -> None:
+    with Ranks.from_environment() as ranks:
+        torch.save(work(ranks), folder / f"{ranks.rank}.pt")

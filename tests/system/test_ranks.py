@@ -15,18 +15,6 @@ from support import ranks as support
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
 
-def results(size, work, folder):
-    """What work(ranks) returns on each rank."""
-
-    def run():
-        with Ranks.from_environment() as ranks:
-            torch.save(work(ranks), folder / f"{ranks.rank}.pt")
-
-    ended = support.statuses(support.start(size, run, folder))
-    assert ended == [0] * size, support.printed(folder, "err")
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
-
-
 @pytest.mark.parametrize("size", [2, 3])
 def test_sums_rows_and_agreements(tmp_path, size):
     def tensors(rank):
@@ -46,7 +34,7 @@ def test_sums_rows_and_agreements(tmp_path, size):
         agreed = ranks.agree(ranks.rank == 1), ranks.agree(False), ranks.agree(-ranks.rank)
         return summed, gathered, empty, agreed, ranks.of_first(lambda: [ranks.rank, os.getpid()]), os.getpid()
 
-    found = results(size, work, tmp_path)
+    found = support.results(size, work, tmp_path)
     for summed, gathered, empty, agreed, of_first, _ in found:
         for tensor, parts in zip(summed, zip(*map(tensors, range(size)), strict=True), strict=True):
             torch.testing.assert_close(tensor.detach(), sum(parts))
@@ -78,7 +66,7 @@ def test_an_error_of_one_is_an_error_of_all(tmp_path):
 
     expected = [(InputError, "scene: not here"), (OSError, "[Errno 28] No space left on device: 'file'"),
                 (True, "no checkpoint")]  # fmt: skip
-    assert results(2, work, tmp_path) == [expected, expected]
+    assert support.results(2, work, tmp_path) == [expected, expected]
 
 
 def test_no_rank_outlives_one_that_is_killed(tmp_path):

@@ -1,0 +1,98 @@
+"""Trainers in float64 on the scene in memory, whose steps are the plain ones or of fixed shapes."""
+
+import itertools
+
+import numpy as np
+import torch
+
+from infonerf.command_line import parse_options
+from infonerf.rendering import occupancy
+from infonerf.training.sampler import TrainingColours
+from run_nerf import create_fixed_stepper, create_trainer
+from support.devices import TINY
+from support.graphs import capture
+from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
+
+CPU = torch.device("cpu")
+DEFAULT = ["--no_batching", "--N_importance", "5", "--use_viewdirs"]
+CASES = {
+    "default": DEFAULT,
+    "one pass": ["--no_batching", "--N_importance", "0"],
+    "all views mixed": ["--N_importance", "5", "--near_c2w_type", "random_pos"],
+    "other forms of the losses": [
+        *DEFAULT, "--smoothing_activation", "softmax", "--entropy_type", "1-p", "--lindisp",
+        "--smooth_sampling_method", "near_pixel", "--computing_entropy_all",
+    ],
+    "small chunks": [*DEFAULT, "--chunk", "5", "--perturb", "0", "--entropy_log_scaling"],
+    "schedules": [
+        *DEFAULT, "--freq_start", "2", "--freq_end_iter", "4", "--range_start", "0.5", "--range_end_iter",
+        "5", "--entropy_start_iter", "2", "--entropy_ramp", "3", "--smoothing_end_iter", "3", "--ema_decay", "0.9",
+    ],
+    "beyond the paper": [
+        *DEFAULT, "--carving_lambda", "0.1", "--random_bkgd", "--occlusion_lambda", "0.1", "--occlusion_samples", "2",
+        "--distortion_lambda", "0.1", "--mi_mlp",
+    ],
+    "a grid": [*DEFAULT, "--skip_empty", "--visual_hull"],
+}  # fmt: skip
+RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.eye(HEIGHT, WIDTH, dtype=np.float32))
+
+
+def trainer_of(options, fixed=False, captured=False, ranks=None, precision="fp32"):
+    """A trainer in float64, whose steps are the plain ones or of fixed shapes."""
+    config, _ = parse_options([*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "7", *options])
+    trainer = create_trainer(config, RGBA, CPU)
+    if precision == "fp32":
+        for networks in (trainer.networks, *([trainer.average.networks] if trainer.average else [])):
+            for network in networks:
+                network.double().set_step(0)
+        pools, colours = trainer.sampler.pools, trainer.sampler.colours
+        trainer.sampler.pools = {group: (cameras.to(CPU, torch.float64), n) for group, (cameras, n) in pools.items()}
+        trainer.sampler.colours = TrainingColours(*(part if part is None else part.double() for part in colours))
+    if fixed:
+        trainer.ranks = ranks or trainer.ranks
+        trainer.fixed = create_fixed_stepper(trainer, config, capture if captured else None)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"]) if fixed else group["lr"]
+    return trainer
+
+
+def weights(networks):
+    networks = getattr(networks, "networks", networks)  # of an average
+    return [parameter.detach().clone() for parameter in networks.parameters()]
+
+
+# What ranks share.
+
+STEPS = 20
+FORMS = {
+    "entropy": {"": [], "log of the entropy": ["--entropy_log_scaling"], "no entropy": ["--entropy", "False"]},
+    "smoothing": {"": [], "near pixels": ["--smooth_sampling_method", "near_pixel"],
+                  "no smoothing": ["--smoothing", "False"]},
+    "rays": {"": [], "seen, too": ["--computing_entropy_all"]},
+}  # fmt: skip
+SHARED = CASES | {
+    ", ".join(names): sum((form[name] for form, name in zip(FORMS.values(), names, strict=True)), DEFAULT)
+    for names in itertools.product(*FORMS.values())
+}
+SHARED["patches"] = [*DEFAULT, "--depth_smooth_lambda", "0.1", "--N_entropy", "64", "--smoothing", "False"]
+
+
+def steps_of(trainer):
+    """The losses of some steps, and the weights after them."""
+    losses = []
+    for _ in range(STEPS):
+        terms, _ = trainer.train_step()
+        losses.append(sum(weight * value for weight, value in terms.values()).detach())
+    return torch.stack(losses), weights(trainer.networks)
+
+
+def shared_results(cases, ranks, captured=False):
+    """Of each case, by a rank that does its share."""
+    occupancy.EVERY, occupancy.WARM_UP = 2, 3
+    found = {}
+    for case in cases:
+        trainer = trainer_of(SHARED[case], fixed=True, captured=captured, ranks=ranks)
+        for group, lrate in zip(trainer.optimizer.param_groups, trainer.lrates, strict=True):
+            group["lr"] = torch.tensor(lrate, dtype=torch.float64) if captured else lrate
+        found[case] = steps_of(trainer)
+    return found

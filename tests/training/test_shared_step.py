@@ -1,0 +1,27 @@
+"""Ranks that share the rays of a step make the updates of one process, in float64, whatever the losses are."""
+
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from infonerf.rendering import occupancy
+from support import fixed
+from support import ranks as support
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
+
+
+@pytest.mark.parametrize(("size", "captured"), [(2, False), (3, False), (2, True)])
+def test_weights_and_losses(tmp_path, monkeypatch, size, captured):
+    monkeypatch.setattr(occupancy, "EVERY", 2)
+    monkeypatch.setattr(occupancy, "WARM_UP", 3)
+    cases = list(fixed.CASES if captured else fixed.SHARED)
+    found = support.results(size, partial(fixed.shared_results, cases, captured=captured), tmp_path, "forkserver")
+    for case in cases:
+        losses, weights = fixed.steps_of(fixed.trainer_of(fixed.SHARED[case]))
+        for of_rank in found:
+            torch.testing.assert_close(of_rank[case][0], losses, rtol=1e-10, atol=1e-12, msg=case)
+            for ours, theirs in zip(of_rank[case][1], weights, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10, msg=case)

@@ -93,19 +93,21 @@ class FixedQuery:
         outputs = points.raw() if self.keep_graph else points.raw_in_blocks(self.block)
         if self.occupancy is not None:
             outputs = outputs[0], torch.where(self.occupancy.occupied(at), outputs[1], -torch.inf)
-        outputs = tuple(output if output is None else output.unflatten(0, (-1, n_samples)) for output in outputs)
+        outputs = tuple(output if output is None else output.unflatten(0, z[own].shape) for output in outputs)
         if not self.keep_graph:
-            outputs = tuple(output if output is None else self.gathered(output, sizes) for output in outputs)
+            if self.ranks.size > 1:
+                outputs = self.gathered(outputs, sizes)
+            outputs = tuple(output if output is None else output.detach().requires_grad_() for output in outputs)
             self.passes.append(Pass(points, outputs, own))
         return outputs
 
-    def gathered(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
-        """This rank's rows, and those of all others, as a leaf of the graph."""
-        whole = own
-        if self.ranks.size > 1:
-            whole = own.new_empty(sum(sizes), *own.shape[1:])
-            self.host(lambda: whole.copy_(self.ranks.gather_rows(own, sizes)))
-        return whole.detach().requires_grad_()
+    def gathered(self, outputs: Outputs, sizes: Sequence[int]) -> Outputs:
+        """This rank's rays, and those of all others."""
+        colour, density = outputs
+        own = density[..., None] if colour is None else torch.cat([colour, density[..., None]], dim=-1)
+        whole = own.new_empty(sum(sizes), *own.shape[1:])
+        self.host(lambda: whole.copy_(self.ranks.gather_rows(own, sizes)))
+        return None if colour is None else whole[..., :3], whole[..., -1]
 
     def for_pictures(self, networks: CoarseFine) -> "FixedQuery":
         raise NotImplementedError("for one step only")

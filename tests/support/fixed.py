@@ -74,6 +74,8 @@ SHARED = CASES | {
     ", ".join(names): sum((form[name] for form, name in zip(FORMS.values(), names, strict=True)), DEFAULT)
     for names in itertools.product(*FORMS.values())
 }
+SHARED = {case: [*options, "--netchunk", "50"] for case, options in SHARED.items()}
+SHARED["fewer rays than ranks"] = [*DEFAULT, "--N_rand", "1", "--N_entropy", "1"]
 SHARED["patches"] = [*DEFAULT, "--depth_smooth_lambda", "0.1", "--N_entropy", "64", "--smoothing", "False"]
 
 
@@ -88,6 +90,7 @@ def steps_of(trainer):
 
 def shared_results(cases, ranks, captured=False):
     """Of each case, by a rank that does its share."""
+    torch.set_num_threads(1)
     occupancy.EVERY, occupancy.WARM_UP = 2, 3
     found = {}
     for case in cases:

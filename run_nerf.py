@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -234,7 +235,9 @@ def capture_of(config: Config, networks: CoarseFine) -> Capture | None:
     """What captures a step, where one is captured: on CUDA, with fields that allow it."""
     options = config.rendering
     on_cuda = networks.device.type == "cuda" and options.cuda_graphs and not options.exact_dense
-    return capture_cuda if on_cuda and all(network.capturable for network in networks) else None
+    if not on_cuda or not all(network.capturable for network in networks):
+        return None
+    return partial(capture_cuda, device=networks.device)
 
 
 def create_optimizer(groups: list[dict], device: torch.device, capturable: bool) -> torch.optim.Adam:

@@ -9,6 +9,8 @@ there are; for nothing else does it wait. A small step has all samples in one st
 Where a step's gradient is not finite, the GPU leaves its update out; the host hears of it later.
 """
 
+import gc
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
@@ -24,7 +26,7 @@ from infonerf.rendering.groups import SEEN
 from infonerf.rendering.renderer import Draws, Renderer
 from infonerf.scene.cameras import Rays
 from infonerf.system.devices import to_device
-from infonerf.system.graphs import Capture, Host, Work, at_once
+from infonerf.system.graphs import Capture, Host, Work, at_once, at_once_watched
 from infonerf.system.logs import say
 from infonerf.system.ranks import Ranks
 from infonerf.training.sampler import RayBatch
@@ -71,6 +73,8 @@ class FixedStepper:
             occupancy is not None and occupancy.in_use, tuple(network.phase for network in self.networks),
         )  # fmt: skip
         if key != self.key:
+            self.current = None
+            gc.collect()  # the graphs of the step before, which hold memory
             self.key, self.current = key, FixedStep(self, inputs, batch, draws, tuple(weights))
         self.current.run(inputs)
         terms = {name: (weights.get(name, weight), value) for name, (weight, value) in self.current.terms.items()}
@@ -83,10 +87,13 @@ class FixedStepper:
         try:
             return self.capture(work)
         except RuntimeError as error:
-            self.capture = None
-            reason = str(error).strip().split("\n")[0]
-            say(f"WARNING: a step cannot be captured as a CUDA graph ({reason}): going on without, which is slower")
+            self.capture_nothing(str(error).strip().split("\n")[0])
             return None
+
+    def capture_nothing(self, reason: str) -> None:
+        """From now on."""
+        self.capture = None
+        say(f"WARNING: a step cannot be captured as a CUDA graph ({reason}): going on without, which is slower")
 
 
 class FixedStep:
@@ -124,6 +131,10 @@ class FixedStep:
             self.again = self.stepper.captured(self.work)
         if self.again:
             self.again()
+        elif self.runs == 0 and self.stepper.capture:
+            asks = at_once_watched(self.work)
+            if asks:  # and would leave CUDA in disorder, were it captured
+                self.stepper.capture_nothing(f"{asks} asks for values of a tensor")
         else:
             at_once(self.work)
         self.runs += 1
@@ -209,7 +220,9 @@ class FixedStep:
         stepper.skipped.add_(bad)
         stepper.in_a_row.add_(1).mul_(bad)
         stepper.optimizer.found_inf = bad.float()
-        stepper.optimizer.step()
+        with warnings.catch_warnings():  # the first step is not captured
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
+            stepper.optimizer.step()
         if stepper.average:
             stepper.average.take(stepper.networks, self.average_share * ~bad)
 

@@ -3,10 +3,12 @@
 import os
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +24,9 @@ from infonerf.system.errors import InputError
 from infonerf.system.files import free_path
 from infonerf.system.interrupt import Interrupt
 from infonerf.system.logs import progress_bar, say
+from infonerf.system.ranks import Ranks
+
+Looked = TypeVar("Looked")
 
 
 def evaluate_views(
@@ -60,11 +65,14 @@ def evaluate_views(
     n_rays = sum(h * w for h, w in (cameras.sizes[i] for i in todo))
     with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
         start = time.perf_counter()
-        rendered = images(renderer, cameras.at(todo), interrupt, bar.update)
-        for view, image in zip([views[i] for i in todo], rendered, strict=True):
+        rendered = zip([views[i] for i in todo], images(renderer, cameras.at(todo), interrupt, bar.update), strict=True)
+
+        def look(view: int, image: Image) -> dict[str, float | None]:
+            return write_and_measure(folder, image, scene, view, factor, lpips)
+
+        for view, metrics in looked_at(rendered, look, ranks, beside=device.type == "cuda"):
             name = scene.view_names[view]
-            look = partial(write_and_measure, folder, image, scene, view, factor, lpips)
-            record.views[name] = ranks.of_first(look)
+            record.views[name] = metrics
             record.seconds += time.perf_counter() - start
             record.views_missing -= 1
             ranks.of_first(partial(record.write, path))
@@ -73,6 +81,25 @@ def evaluate_views(
             say(f"{name}: " + "  ".join(shown))
             start = time.perf_counter()
     return record, len(todo)
+
+
+def looked_at(
+    rendered: Iterable[tuple[int, Image]], look: Callable[[int, Image], Looked], ranks: Ranks, beside: bool
+) -> Iterator[tuple[int, Looked]]:
+    """Each view with what the first rank says of it. beside: a single process looks at a view in a thread of its own,
+    while a GPU renders the next one."""
+    if ranks.size > 1 or not beside:
+        for view, image in rendered:
+            yield view, ranks.of_first(partial(look, view, image))
+        return
+    with ThreadPoolExecutor(1) as thread:
+        earlier = None
+        for view, image in rendered:
+            if earlier:
+                yield earlier[0], earlier[1].result()
+            earlier = view, thread.submit(look, view, Image(*(part.cpu() for part in image)))
+        if earlier:
+            yield earlier[0], earlier[1].result()
 
 
 def write_and_measure(

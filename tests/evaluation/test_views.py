@@ -1,5 +1,6 @@
 """Evaluating views of one scene that differ in size, after a training on such."""
 
+import threading
 from dataclasses import replace
 
 import imageio.v3 as iio
@@ -9,8 +10,10 @@ import torch
 
 from infonerf.command_line import parse_options
 from infonerf.evaluation.metrics import psnr
-from infonerf.evaluation.views import evaluate_views
+from infonerf.evaluation.views import evaluate_views, looked_at
 from infonerf.rendering.pictures import render_path, thumbnails
+from infonerf.rendering.renderer import Image
+from infonerf.system.ranks import Ranks
 from run_nerf import create_trainer
 from support.runs import NETWORK, RAYS
 from support.scenes import memory_scene
@@ -50,3 +53,28 @@ def test_a_scene_without_a_path_is_filmed_through_its_training_cameras(tmp_path)
     assert {image.dtype for image in thumbnails(renderer, scene).values()} == {np.dtype(np.uint8)}
     render_path(renderer, scene, tmp_path, 4)
     assert iio.imread(tmp_path / "rgb.gif", index=0).shape[:2] == (4, 5)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_views_are_looked_at_in_their_order(beside):
+    """In a thread, while the next one is rendered; what goes wrong there is heard of."""
+    looks, events = threading.Event(), []
+
+    def rendered():
+        for view in range(3):
+            if view == 1 and beside:
+                assert looks.wait(10)  # the first view is looked at before the second one is rendered
+            events.append(("rendered", view))
+            yield view, Image(*[torch.full((2, 2), view)] * 3)
+
+    def look(view, image):
+        looks.set()
+        if view == 2:
+            raise OSError("no space")
+        return int(image.rgb.sum()), threading.current_thread() is threading.main_thread()
+
+    found = looked_at(rendered(), look, Ranks.alone(), beside)
+    assert [next(found), next(found)] == [(0, (0, not beside)), (1, (4, not beside))]
+    with pytest.raises(OSError, match="no space"):
+        next(found)
+    assert events == [("rendered", view) for view in range(3)]

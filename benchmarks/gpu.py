@@ -379,6 +379,7 @@ def run() -> int:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(given, options, Path(folder))
+        bench.scene(bench.config(RELEASED))  # where it cannot be read, that is all there is to say
         content = about(bench.device) | {"datadir": given.datadir.name, "options": options}
         print(json.dumps(content))
         print(f"{'':44}{'measured':>16}  {'':30}{'at least':>10}{'aim':>12}")

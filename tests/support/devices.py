@@ -52,6 +52,7 @@ def pretended_device(monkeypatch):
         monkeypatch.setattr(module, "random_integer", lambda low, high, generator: low)
     monkeypatch.setattr(sampler, "distinct_integers", lambda n, high, generator: torch.arange(n))
     monkeypatch.setattr(torch, "isfinite", lambda loss: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # nor is a real one asked for anything
     for module in (occupancy, sparse):
         monkeypatch.setattr(module, "nonzero_indices", lambda mask: torch.arange(len(mask), device=mask.device))
     for owner, name in (

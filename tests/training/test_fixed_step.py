@@ -4,43 +4,18 @@ support/graphs.py stands in for CUDA graphs: whatever of a step is not in tensor
 the device, fails here as it would on a GPU.
 """
 
-import numpy as np
 import pytest
 import torch
 
 import run_nerf
-from infonerf.command_line import parse_options
 from infonerf.fields.field import Field
 from infonerf.rendering import occupancy
 from infonerf.training import fixed_step
 from infonerf.training.sampler import TrainingColours
-from run_nerf import NonFiniteLoss, create_fixed_stepper, create_trainer
-from support.devices import TINY
+from run_nerf import NonFiniteLoss
+from support import fixed_steps
+from support.fixed_steps import CASES, DEFAULT, asking, weights
 from support.graphs import capture
-from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
-
-CPU = torch.device("cpu")
-DEFAULT = ["--no_batching", "--N_importance", "5", "--use_viewdirs"]
-CASES = {
-    "default": DEFAULT,
-    "one pass": ["--no_batching", "--N_importance", "0"],
-    "all views mixed": ["--N_importance", "5", "--near_c2w_type", "random_pos"],
-    "other forms of the losses": [
-        *DEFAULT, "--smoothing_activation", "softmax", "--entropy_type", "1-p", "--lindisp",
-        "--smooth_sampling_method", "near_pixel", "--computing_entropy_all",
-    ],
-    "small chunks": [*DEFAULT, "--chunk", "5", "--perturb", "0", "--entropy_log_scaling"],
-    "schedules": [
-        *DEFAULT, "--freq_start", "2", "--freq_end_iter", "4", "--range_start", "0.5", "--range_end_iter",
-        "5", "--entropy_start_iter", "2", "--entropy_ramp", "3", "--smoothing_end_iter", "3", "--ema_decay", "0.9",
-    ],
-    "beyond the paper": [
-        *DEFAULT, "--carving_lambda", "0.1", "--random_bkgd", "--occlusion_lambda", "0.1", "--occlusion_samples", "2",
-        "--distortion_lambda", "0.1", "--mi_mlp",
-    ],
-    "a grid": [*DEFAULT, "--skip_empty", "--visual_hull"],
-}  # fmt: skip
-RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.eye(HEIGHT, WIDTH, dtype=np.float32))
 
 
 @pytest.fixture(autouse=True)
@@ -57,28 +32,7 @@ def size(request, monkeypatch):
 
 
 def trainer_of(options, fixed=False, captured=False, ranks=None, precision="fp32"):
-    """A trainer in float64, whose steps are the plain ones or of fixed shapes."""
-    config, _ = parse_options([*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "7", *options])
-    trainer = create_trainer(config, RGBA, CPU)
-    if precision == "fp32":
-        for networks in (trainer.networks, *([trainer.average.networks] if trainer.average else [])):
-            for network in networks:
-                network.double().set_step(0)
-        pools, colours = trainer.sampler.pools, trainer.sampler.colours
-        trainer.sampler.pools = {group: (cameras.to(CPU, torch.float64), n) for group, (cameras, n) in pools.items()}
-        trainer.sampler.colours = TrainingColours(*(part if part is None else part.double() for part in colours))
-    if fixed:
-        trainer.fixed = create_fixed_stepper(trainer, config, capture if captured else None)
-        if ranks:
-            trainer.fixed.ranks = ranks
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = torch.tensor(group["lr"]) if fixed else group["lr"]
-    return trainer
-
-
-def weights(networks):
-    networks = getattr(networks, "networks", networks)  # of an average
-    return [parameter.detach().clone() for parameter in networks.parameters()]
+    return fixed_steps.trainer_of(options, fixed, capture if captured else None, precision=precision, ranks=ranks)
 
 
 @pytest.mark.parametrize("captured", [False, True], ids=["as it is", "captured"])
@@ -140,11 +94,7 @@ def test_a_captured_step_waits_for_the_host_once(size):
 
 def test_what_cannot_be_captured_is_done_as_it_is(capsys):
     trainer, plain = trainer_of(DEFAULT, fixed=True, captured=True), trainer_of(DEFAULT)
-    colour = trainer.fixed.losses[0]
-    trainer.fixed.losses = [
-        colour.__class__(colour.name, "asks", colour.groups, colour.schedule, lambda view: asking(colour.value(view))),
-        *trainer.fixed.losses[1:],
-    ]
+    trainer.fixed.losses = asking(trainer.fixed.losses)
     for _ in range(4):
         found, _ = trainer.train_step()
         expected, _ = plain.train_step()
@@ -152,11 +102,6 @@ def test_what_cannot_be_captured_is_done_as_it_is(capsys):
     said = capsys.readouterr().out
     assert said.count("WARNING: a step cannot be captured as a CUDA graph") == 1
     assert trainer.fixed.capture is None
-
-
-def asking(value):
-    assert float(value.detach()) >= 0
-    return value
 
 
 def test_updates_that_are_not_made(size, capsys):

@@ -1,0 +1,74 @@
+"""Trainers of tiny steps, plain or of fixed shapes, on any device."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from infonerf.command_line import parse_options
+from infonerf.training.sampler import TrainingColours
+from run_nerf import create_fixed_stepper, create_trainer
+from support.devices import TINY
+from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
+
+CPU = torch.device("cpu")
+DEFAULT = ["--no_batching", "--N_importance", "5", "--use_viewdirs"]
+CASES = {
+    "default": DEFAULT,
+    "one pass": ["--no_batching", "--N_importance", "0"],
+    "all views mixed": ["--N_importance", "5", "--near_c2w_type", "random_pos"],
+    "other forms of the losses": [
+        *DEFAULT, "--smoothing_activation", "softmax", "--entropy_type", "1-p", "--lindisp",
+        "--smooth_sampling_method", "near_pixel", "--computing_entropy_all",
+    ],
+    "small chunks": [*DEFAULT, "--chunk", "5", "--perturb", "0", "--entropy_log_scaling"],
+    "schedules": [
+        *DEFAULT, "--freq_start", "2", "--freq_end_iter", "4", "--range_start", "0.5", "--range_end_iter",
+        "5", "--entropy_start_iter", "2", "--entropy_ramp", "3", "--smoothing_end_iter", "3", "--ema_decay", "0.9",
+    ],
+    "beyond the paper": [
+        *DEFAULT, "--carving_lambda", "0.1", "--random_bkgd", "--occlusion_lambda", "0.1", "--occlusion_samples", "2",
+        "--distortion_lambda", "0.1", "--mi_mlp",
+    ],
+    "a grid": [*DEFAULT, "--skip_empty", "--visual_hull"],
+}  # fmt: skip
+RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.eye(HEIGHT, WIDTH, dtype=np.float32))
+
+
+def trainer_of(options, fixed=False, capture=None, device=CPU, precision="fp32", dtype=torch.float64, ranks=None):
+    """A trainer whose steps are the plain ones or of fixed shapes. dtype: of networks and rays; with another precision
+    they are as always."""
+    given = [*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "7", *options]
+    config = parse_options(given)[0].replace(cuda_graphs=fixed)
+    trainer = create_trainer(config, RGBA, device)
+    if precision == "fp32":
+        for networks in (trainer.networks, *([trainer.average.networks] if trainer.average else [])):
+            for network in networks:
+                network.to(dtype).set_step(0)
+        pools, colours = trainer.sampler.pools, trainer.sampler.colours
+        trainer.sampler.pools = {group: (cameras.to(device, dtype), n) for group, (cameras, n) in pools.items()}
+        trainer.sampler.colours = TrainingColours(*(part if part is None else part.to(dtype) for part in colours))
+    if fixed:
+        trainer.fixed = create_fixed_stepper(trainer, config, capture)
+        if ranks:
+            trainer.fixed.ranks = ranks
+    for group in trainer.optimizer.param_groups if fixed else ():
+        group["lr"] = torch.as_tensor(group["lr"], device=device)
+    return trainer
+
+
+def weights(networks):
+    """Copies; of the averaged ones, of an average."""
+    networks = getattr(networks, "networks", networks)
+    return [parameter.detach().clone() for parameter in networks.parameters()]
+
+
+def asking(losses):
+    """The losses, the first of which waits for the device to say what its value is."""
+
+    def value(view):
+        found = losses[0].value(view)
+        assert float(found.detach()) >= 0
+        return found
+
+    return [replace(losses[0], value=value), *losses[1:]]

@@ -1,6 +1,7 @@
 """The benchmarks start, and what cannot be measured is one line. Their numbers are nobody's test."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -46,6 +47,9 @@ def test_every_variant_can_be_whatever_the_config_says(name, given):
     ("time_to_quality", ["--run", "a", "b", "--steps", "0"], "--steps: found '0', expected an integer >= 1"),
     ("render", ["no_such_run"], "no_such_run: found no args.txt"),
     ("render", ["no_such_run", "--every", "0"], "argument --every: found '0', expected an integer >= 1"),
+    ("gpu", ["--minutes", "0"], "argument --minutes: found '0', expected a number > 0"),
+    ("gpu", ["--device", "tpu"], "--device tpu: expected auto, cpu"),
+    ("gpu", ["--device", "cpu", "--datadir", "none"], "none: found no such folder"),
     ("paper", ["--scenes", "lego,house"], "--scenes: found 'house', expected different ones of chair, drums"),
     ("paper", ["--scenes", "lego,lego"], "--scenes: found 'lego', expected different ones of chair, drums"),
     ("paper", ["--steps", "3"], "unrecognized arguments: --steps 3"),
@@ -58,6 +62,57 @@ def test_bad_input_is_one_line(name, words, expected):
     assert done.stderr.startswith(f"{name}.py: error: ")
     assert expected in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# The figures of a GPU, tried on the CPU.
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    """Runs benchmarks/gpu.py: words -> exit status, and the JSON that it writes."""
+    module = load("gpu")
+
+    def run(*words):
+        output = tmp_path / "gpu.json"
+        given = ["--device", "cpu", "--tiny", "--datadir", str(ROOT / "data/sample"), "--output", str(output), *words]
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *given])
+        return module.run(), json.loads(output.read_text())
+
+    run.module = module
+    return run
+
+
+def test_a_gpus_figures(gpu, capsys):
+    parts = [part for part in gpu.module.PARTS if part != "the first step"]
+    status, found = gpu("--parts", *parts)
+    rows = {row["name"]: row for row in found["rows"]}
+    text = capsys.readouterr().out
+    assert all(name in text for name in rows)
+    assert {name for name, row in rows.items() if row["value"] is None} == {"idle", "the first step"}
+    assert status == 0
+    assert rows["gradient, fp32, to exact_dense"]["value"] < 1e-5
+    assert 0 < rows["gradient, bf16, to exact_dense"]["value"] < 0.05
+    for weights in ("mid-training", "initial"):
+        for variant in gpu.module.VARIANTS:
+            assert rows[f"lego, {weights}: {variant}"]["value"] > 0
+    assert rows["lego, mid-training: captured"]["detail"].endswith("x, fixed, NOT captured")
+    assert rows["lego, mid-training: not captured"]["detail"].endswith("x, plain")
+
+
+def test_what_fails_and_what_there_is_no_time_for_is_said(gpu, monkeypatch):
+    def out_of_memory(bench):
+        raise RuntimeError("out of memory\nand more")
+
+    monkeypatch.setitem(gpu.module.PARTS, "training", (0, out_of_memory))
+    status, found = gpu("--parts", "training", "steps in mid-training", "sample", "--minutes", "0.9")
+    details = {row["name"]: row["detail"] for row in found["rows"]}
+    assert status == 1
+    assert details["correctness"] == "not measured: --parts leaves it out"
+    assert details["training"] == "failed: RuntimeError: out of memory"
+    assert details["steps in mid-training"] == "not measured: there are no weights of mid-training (part: training)"
+    assert "steps/s" in {row["unit"] for row in found["rows"]}
+    _, found = gpu("--minutes", "0.01")
+    assert {row["detail"].rsplit(":", 1)[0] for row in found["rows"]} == {"not measured", "failed: RuntimeError"}
 
 
 # The paper's table.

@@ -5,6 +5,7 @@ What is captured must wait for nothing from the GPU. Where the host has to decid
 the work hands it a call, and one graph ends there and the next begins.
 """
 
+import gc
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -58,12 +59,14 @@ def capture_cuda(work: Work, device: torch.device) -> Callable[[], None]:
     """Capture the work, which has been done at least once before. Nothing of it is done yet, and no call of the host is
     made. RuntimeError where something in it cannot be captured."""
     parts = []
-    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream()), ExitStack() as graph:
-        pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.current_stream()
+    gc.collect()  # an older graph that is freed meanwhile could end the capture
+    # torch.cuda.graph has one stream for all captures, and does not come back from it where one fails.
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)), ExitStack() as graph:
+        pool = torch.cuda.graph_pool_handle()
 
         def begin() -> None:
             new = torch.cuda.CUDAGraph()
-            graph.enter_context(torch.cuda.graph(new, pool=pool, stream=stream))
+            graph.enter_context(torch.cuda.graph(new, pool=pool))
             parts.append(new.replay)
 
         def host(call: Callable[[], None]) -> None:

@@ -9,7 +9,6 @@ there are; for nothing else does it wait. A small step has all samples in one st
 Where a step's gradient is not finite, the GPU leaves its update out; the host hears of it later.
 """
 
-import gc
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -73,8 +72,7 @@ class FixedStepper:
             occupancy is not None and occupancy.in_use, tuple(network.phase for network in self.networks),
         )  # fmt: skip
         if key != self.key:
-            self.current = None
-            gc.collect()  # the graphs of the step before, which hold memory
+            self.current = None  # its graphs hold memory
             self.key, self.current = key, FixedStep(self, inputs, batch, draws, tuple(weights))
         self.current.run(inputs)
         terms = {name: (weights.get(name, weight), value) for name, (weight, value) in self.current.terms.items()}
@@ -87,7 +85,8 @@ class FixedStepper:
         try:
             return self.capture(work)
         except RuntimeError as error:
-            self.capture_nothing(str(error).strip().split("\n")[0])
+            first = error.__context__ or error  # of the end of a capture, which fails after it
+            self.capture_nothing(str(first).strip().split("\n")[0])
             return None
 
     def capture_nothing(self, reason: str) -> None:
@@ -144,9 +143,7 @@ class FixedStep:
         self.find_gradients(host)
         if not self.small:
             counts = torch.stack([active.count for active, _ in self.active])
-            host(lambda: self.do_blocks(counts))
-        if self.stepper.ranks.size > 1:
-            host(lambda: self.stepper.ranks.sum_(list(self.totals.values())))
+            host(lambda: self.add_blocks(counts))
         self.update()
 
     def find_gradients(self, host: Host) -> None:
@@ -163,14 +160,17 @@ class FixedStep:
         renderings = replace(stepper.renderer, query=query).groups_passes(self.batch.groups, self.draws)
         view = StepView.of(renderings, self.batch, stepper.networks)
         terms = loss_terms(view, stepper.losses, 0, self.weights)
-        self.loss = total_loss(terms)
+        loss = total_loss(terms)
         # Losses and penalties may also read the networks' parameters, in their own precision.
         by_outputs = [output for one in query.passes for output in one.outputs if output is not None]
         own = [parameter for parameter in stepper.networks.parameters() if parameter.requires_grad]
         copied = []
         if self.small and stepper.copies is not stepper.networks:
             copied = [parameter for parameter in stepper.copies.parameters() if parameter.requires_grad]
-        gradients = torch.autograd.grad(self.loss, [*by_outputs, *own, *copied], allow_unused=True)
+        gradients = torch.autograd.grad(loss, [*by_outputs, *own, *copied], allow_unused=True)
+        # No graph may outlive the stretch: its nodes at the parameters belong to this stream, and would be used again
+        # by the next one, under capture.
+        self.loss = loss.detach()
         by_output = dict(zip(by_outputs, gradients, strict=False))
         self.direct = dict(zip(own, gradients[len(by_outputs) :], strict=False))
         add_to(totals, zip(copied, gradients[len(by_outputs) + len(own) :], strict=True))
@@ -200,12 +200,14 @@ class FixedStep:
         again: list[Callable[[], None]] = []
         self.active.append((active, do))
 
-    def do_blocks(self, counts: Tensor) -> None:
-        """Of each pass as many blocks as it has active points for; one at least, so that every gradient is there."""
+    def add_blocks(self, counts: Tensor) -> None:
+        """Add the gradients of each pass, in as many blocks as it has active points for; in one at least, so that every
+        gradient is there. Then those of all ranks."""
         for (active, do), count in zip(self.active, numbers(counts), strict=True):
             for first in range(0, max(count, 1), max(active.block, 1)):
                 active.first.fill_(first)
                 do()
+        self.stepper.ranks.sum_(list(self.totals.values()))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -216,7 +218,7 @@ class FixedStep:
             parameter.grad = reduce(torch.add, parts).to(parameter.dtype) if parts else None
         gradients = [parameter.grad for parameter in stepper.networks.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        bad = ~torch.isfinite(self.loss.detach() + norm)
+        bad = ~torch.isfinite(self.loss + norm)
         stepper.skipped.add_(bad)
         stepper.in_a_row.add_(1).mul_(bad)
         stepper.optimizer.found_inf = bad.float()

@@ -77,6 +77,7 @@ def pretending() -> Iterator[list[str]]:
             monkeypatch.setattr(module, "random_integer", lambda low, high, generator: low)
         monkeypatch.setattr(sampler, "distinct_integers", lambda n, high, generator: torch.arange(n))
         finite = constant("is the gradient finite?", lambda loss: True)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # nor is a real one asked for anything
         monkeypatch.setattr(run_nerf, "torch", with_other(torch, isfinite=finite))
         for module in (occupancy, sparse):
             every = constant("which are they?", lambda mask: torch.arange(len(mask), device=mask.device))

@@ -13,7 +13,8 @@ from infonerf.rendering import occupancy
 from infonerf.training import fixed_step
 from infonerf.training.sampler import TrainingColours
 from run_nerf import NonFiniteLoss
-from support.fixed import CASES, DEFAULT, trainer_of, weights
+from support import fixed_steps
+from support.fixed_steps import CASES, DEFAULT, asking, weights
 from support.graphs import capture
 
 
@@ -28,6 +29,10 @@ def size(request, monkeypatch):
     """Of a step: all samples in one stretch of work; or blocks of those that are active."""
     monkeypatch.setattr(fixed_step, "SMALL", {"small": 1e10, "large": 0}[request.param])
     return request.param
+
+
+def trainer_of(options, fixed=False, captured=False, ranks=None, precision="fp32"):
+    return fixed_steps.trainer_of(options, fixed, capture if captured else None, precision=precision, ranks=ranks)
 
 
 @pytest.mark.parametrize("captured", [False, True], ids=["as it is", "captured"])
@@ -89,11 +94,7 @@ def test_a_captured_step_waits_for_the_host_once(size):
 
 def test_what_cannot_be_captured_is_done_as_it_is(capsys):
     trainer, plain = trainer_of(DEFAULT, fixed=True, captured=True), trainer_of(DEFAULT)
-    colour = trainer.fixed.losses[0]
-    trainer.fixed.losses = [
-        colour.__class__(colour.name, "asks", colour.groups, colour.schedule, lambda view: asking(colour.value(view))),
-        *trainer.fixed.losses[1:],
-    ]
+    trainer.fixed.losses = asking(trainer.fixed.losses)
     for _ in range(4):
         found, _ = trainer.train_step()
         expected, _ = plain.train_step()
@@ -102,11 +103,6 @@ def test_what_cannot_be_captured_is_done_as_it_is(capsys):
     warning = "WARNING: a step cannot be captured as a CUDA graph (_local_scalar_dense asks for values of a tensor)"
     assert said.count(warning) == 1
     assert trainer.fixed.capture is None
-
-
-def asking(value):
-    assert float(value.detach()) >= 0
-    return value
 
 
 def test_updates_that_are_not_made(size, capsys):
@@ -136,6 +132,21 @@ def test_updates_that_are_not_made(size, capsys):
         trainer.train_step()
     with pytest.raises(NonFiniteLoss, match=r"step 17: loss term colour_fine, .*not finite, nor .* before \(10\)"):
         trainer.check()
+
+
+def test_no_graph_outlives_a_step(size):
+    """Its nodes at the parameters would remember the stream of a step that was not captured."""
+    trainer = trainer_of(DEFAULT, fixed=True)
+
+    def node(parameter):
+        return parameter.view_as(parameter).grad_fn.next_functions[0][0]
+
+    for _ in range(2):
+        trainer.train_step()
+        for parameter in trainer.networks.parameters():
+            assert "seen" not in node(parameter).metadata
+        for parameter in trainer.networks.parameters():  # kept only where a graph is
+            node(parameter).metadata["seen"] = True
 
 
 def test_a_field_with_a_schedule_of_its_own_is_not_captured():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infonerf.rendering import occupancy
-from support import fixed
+from support import fixed_steps
 from support import ranks as support
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_weights_and_losses(tmp_path, monkeypatch, size, captured):
     monkeypatch.setattr(occupancy, "EVERY", 2)
     monkeypatch.setattr(occupancy, "WARM_UP", 3)
-    cases = list(fixed.CASES if captured else fixed.SHARED)
-    found = support.results(size, partial(fixed.shared_results, cases, captured=captured), tmp_path, "forkserver")
+    cases = list(fixed_steps.CASES if captured else fixed_steps.SHARED)
+    found = support.results(size, partial(fixed_steps.shared_results, cases, captured=captured), tmp_path, "forkserver")
     for case in cases:
-        losses, weights = fixed.steps_of(fixed.trainer_of(fixed.SHARED[case]))
+        losses, weights = fixed_steps.steps_of(fixed_steps.trainer_of(fixed_steps.SHARED[case]))
         for of_rank in found:
             torch.testing.assert_close(of_rank[case][0], losses, rtol=1e-10, atol=1e-12, msg=case)
             for ours, theirs in zip(of_rank[case][1], weights, strict=True):

@@ -1,6 +1,7 @@
-"""Trainers in float64 on the scene in memory, whose steps are the plain ones or of fixed shapes."""
+"""Trainers of tiny steps, plain or of fixed shapes, on any device."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,8 +10,8 @@ from infonerf.command_line import parse_options
 from infonerf.rendering import occupancy
 from infonerf.training.sampler import TrainingColours
 from run_nerf import create_fixed_stepper, create_trainer
+from support import graphs
 from support.devices import TINY
-from support.graphs import capture
 from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
 
 CPU = torch.device("cpu")
@@ -37,28 +38,42 @@ CASES = {
 RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.eye(HEIGHT, WIDTH, dtype=np.float32))
 
 
-def trainer_of(options, fixed=False, captured=False, ranks=None, precision="fp32"):
-    """A trainer in float64, whose steps are the plain ones or of fixed shapes."""
-    config, _ = parse_options([*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "7", *options])
-    trainer = create_trainer(config, RGBA, CPU)
+def trainer_of(options, fixed=False, capture=None, device=CPU, precision="fp32", dtype=torch.float64, ranks=None):
+    """A trainer whose steps are the plain ones or of fixed shapes. dtype: of networks and rays; with another precision
+    they are as always."""
+    given = [*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "7", *options]
+    config = parse_options(given)[0].replace(cuda_graphs=fixed)
+    trainer = create_trainer(config, RGBA, device)
     if precision == "fp32":
         for networks in (trainer.networks, *([trainer.average.networks] if trainer.average else [])):
             for network in networks:
-                network.double().set_step(0)
+                network.to(dtype).set_step(0)
         pools, colours = trainer.sampler.pools, trainer.sampler.colours
-        trainer.sampler.pools = {group: (cameras.to(CPU, torch.float64), n) for group, (cameras, n) in pools.items()}
-        trainer.sampler.colours = TrainingColours(*(part if part is None else part.double() for part in colours))
+        trainer.sampler.pools = {group: (cameras.to(device, dtype), n) for group, (cameras, n) in pools.items()}
+        trainer.sampler.colours = TrainingColours(*(part if part is None else part.to(dtype) for part in colours))
     if fixed:
         trainer.ranks = ranks or trainer.ranks
-        trainer.fixed = create_fixed_stepper(trainer, config, capture if captured else None)
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = torch.tensor(group["lr"]) if fixed else group["lr"]
+        trainer.fixed = create_fixed_stepper(trainer, config, capture)
+    for group in trainer.optimizer.param_groups if fixed else ():
+        group["lr"] = torch.as_tensor(group["lr"], device=device)
     return trainer
 
 
 def weights(networks):
-    networks = getattr(networks, "networks", networks)  # of an average
+    """Copies; of the averaged ones, of an average."""
+    networks = getattr(networks, "networks", networks)
     return [parameter.detach().clone() for parameter in networks.parameters()]
+
+
+def asking(losses):
+    """The losses, the first of which waits for the device to say what its value is."""
+
+    def value(view):
+        found = losses[0].value(view)
+        assert float(found.detach()) >= 0
+        return found
+
+    return [replace(losses[0], value=value), *losses[1:]]
 
 
 # What ranks share.
@@ -94,7 +109,7 @@ def shared_results(cases, ranks, captured=False):
     occupancy.EVERY, occupancy.WARM_UP = 2, 3
     found = {}
     for case in cases:
-        trainer = trainer_of(SHARED[case], fixed=True, captured=captured, ranks=ranks)
+        trainer = trainer_of(SHARED[case], fixed=True, capture=graphs.capture if captured else None, ranks=ranks)
         for group, lrate in zip(trainer.optimizer.param_groups, trainer.lrates, strict=True):
             group["lr"] = torch.tensor(lrate, dtype=torch.float64) if captured else lrate
         found[case] = steps_of(trainer)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from support.runs import LOSSES, ROOT, contents, losses_printed, options, same
 
 ON_CPU = os.environ.get("CUDA_TESTS_ON") == "cpu"
 DEVICE = CPU if ON_CPU else torch.device("cuda")
-CAPTURE = graphs.capture if ON_CPU else capture_cuda
+CAPTURE = graphs.capture if ON_CPU else partial(capture_cuda, device=DEVICE)
 NO_DRAWS = ["--perturb", "0", "--raw_noise_std", "0"]  # devices draw differently
 REFERENCES = {"sparse": [], "dense": ["--exact_dense"]}
 

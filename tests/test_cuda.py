@@ -229,12 +229,13 @@ def test_the_host_waits_for_nothing_but_the_number_of_blocks(size, monkeypatch):
 
 
 RECOVERY = """
+from functools import partial
 import torch, run_nerf
 from infonerf.system.graphs import capture_cuda
 from support import graphs
 from support.fixed_steps import DEFAULT, asking, trainer_of, weights
 device = torch.device(DEVICE)
-capture = graphs.capture if device.type == "cpu" else capture_cuda
+capture = graphs.capture if device.type == "cpu" else partial(capture_cuda, device=device)
 ours, theirs = trainer_of(DEFAULT, True, capture, device), trainer_of(DEFAULT, device=device)
 ours.fixed.losses = asking(ours.fixed.losses)
 for _ in range(6):
@@ -255,16 +256,14 @@ print("captures again")
 """
 
 
-def test_a_capture_that_fails(tmp_path):
-    """In a process of its own: torch before 2.12 captures nothing after that (its allocator believes that the capture
-    is still going on)."""
+def test_a_step_that_cannot_be_captured(tmp_path):
+    """It goes on without, and other steps are captured as ever. In a process of its own, as CUDA may be in disorder."""
     code = RECOVERY.replace("DEVICE", repr(str(DEVICE)), 1)
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.startswith("WARNING: a step cannot be captured as a CUDA graph"), done.stdout + done.stderr
-    again = ["captures again"] if torch.__version__ >= (2, 12) else []
     found = [line for line in done.stdout.splitlines() if not line.startswith("WARNING")]
-    assert found == ["goes on", "on the same stream", *again], done.stdout + done.stderr
+    assert found == ["goes on", "on the same stream", "captures again"], done.stdout + done.stderr
 
 
 def test_another_thread_that_leaves_the_gpu_alone():

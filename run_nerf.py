@@ -398,6 +398,8 @@ def log_step(trainer: Trainer, config: Config, log: Log, bar, terms: Terms, rend
     step = trainer.step
     to_wandb = log.wandb_run is not None and due(step, config.saving.i_wandb)
     to_print = due(step, config.saving.i_print)
+    if to_print or (config.saving.wandb and due(step, config.saving.i_wandb)):
+        trainer.check()  # on all ranks alike
     bar_is_due = step == config.stopping.N_iters or time.time() - bar.last_print_t >= bar.mininterval
     if to_wandb or to_print or bar_is_due:  # else nobody sees the numbers, and a GPU need not be waited for
         loss, psnr = float(total_loss(terms)), psnr_of_mse(float(terms["colour_fine"][1]))
@@ -405,7 +407,6 @@ def log_step(trainer: Trainer, config: Config, log: Log, bar, terms: Terms, rend
     bar.update()
     if not to_wandb and not to_print:
         return
-    trainer.check()
     scalars = scalars_of(trainer, terms, renderings, config.losses.entropy_acc_threshold, rate)
     if to_wandb:
         log.wandb(step, scalars)

@@ -68,7 +68,7 @@ class Counting(TorchDispatchMode):
             self.counts.launches += works
         return result
 
-    def capture(self, work):
+    def capture(self, work, beside):
         """As capture_cuda: what is done again counts as a graph's, up to what the host does between."""
 
         def host(call) -> None:

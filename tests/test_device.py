@@ -67,7 +67,7 @@ def test_training_step_stays_on_the_device(pretended_device, extra):
 ], ids=" ".join)  # fmt: skip
 def test_a_step_of_fixed_shapes_stays_on_the_device(pretended_device, monkeypatch, extra, small):
     """And waits for the device but where the host asks how many blocks there are."""
-    monkeypatch.setattr(run_nerf, "capture_of", lambda config, networks: lambda work: lambda: at_once(work))
+    monkeypatch.setattr(run_nerf, "capture_of", lambda config, networks: lambda work, beside: lambda: at_once(work))
     monkeypatch.setattr(fixed_step, "SMALL", 1e10 if small else 0)
     config, _ = parse_options(TINY + extra)
     trainer = create_trainer(config, memory_scene(), DEVICE)

@@ -64,22 +64,25 @@ def evaluate_views(
         ranks.of_first(lambda: record.write(path))
     n_rays = sum(h * w for h, w in (cameras.sizes[i] for i in todo))
     with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
-        start = time.perf_counter()
-        rendered = zip([views[i] for i in todo], images(renderer, cameras.at(todo), interrupt, bar.update), strict=True)
+        start, seconds = time.perf_counter(), record.seconds
 
         def look(view: int, image: Image) -> dict[str, float | None]:
-            return write_and_measure(folder, image, scene, view, factor, lpips)
+            name = scene.view_names[view]
+            write_images(folder, image_stem(name), image, scene.near, scene.far)
+            record.views[name] = measure_view(image, scene, view, factor, lpips)
+            record.seconds = seconds + time.perf_counter() - start
+            record.views_missing -= 1
+            record.write(path)
+            return record.views[name]
 
+        rendered = zip([views[i] for i in todo], images(renderer, cameras.at(todo), interrupt, bar.update), strict=True)
         for view, metrics in looked_at(rendered, look, ranks, beside=device.type == "cuda"):
             name = scene.view_names[view]
-            record.views[name] = metrics
-            record.seconds += time.perf_counter() - start
-            record.views_missing -= 1
-            ranks.of_first(partial(record.write, path))
-            shown = (f"{metric} {METRICS[metric].shown(value)}" for metric, value in record.views[name].items()
+            record.views[name] = metrics  # of another rank
+            shown = (f"{metric} {METRICS[metric].shown(value)}" for metric, value in metrics.items()
                      if metric in METRICS)  # fmt: skip
             say(f"{name}: " + "  ".join(shown))
-            start = time.perf_counter()
+    record.views_missing = 0
     return record, len(todo)
 
 
@@ -100,14 +103,6 @@ def looked_at(
             earlier = view, thread.submit(look, view, Image(*(part.cpu() for part in image)))
         if earlier:
             yield earlier[0], earlier[1].result()
-
-
-def write_and_measure(
-    folder: Path, rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None
-) -> dict[str, float | None]:
-    """Write a view's images to `folder`; its metrics."""
-    write_images(folder, image_stem(scene.view_names[view]), rendered, scene.near, scene.far)
-    return measure_view(rendered, scene, view, factor, lpips)
 
 
 def image_stem(view_name: str) -> str:

@@ -64,7 +64,8 @@ class Field(nn.Module):
         return [{"params": list(self.parameters()), "lr": lrate}]
 
     def penalties(self) -> dict[str, tuple[float, Tensor]]:
-        """Terms of the loss that depend on the parameters alone: name -> (weight, value)."""
+        """Terms of the loss that depend on the parameters alone: name -> (weight, value). A weight that changes from
+        step to step is a tensor, or a part of `phase`."""
         return {}
 
     @property

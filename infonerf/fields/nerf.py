@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from infonerf.fields.field import Field
 from infonerf.fields.fused import linear_relu, plain_linear_relu
+from infonerf.system.devices import to_device
 
 SKIP = 4  # the encoded point joins the input of the layer after this one
 
@@ -42,15 +43,11 @@ class Annealing:
         return (self.start + (multires - self.start) * min(step / self.end, 1.0)) / multires
 
 
-def bands(n_freqs: int, device: torch.device) -> Tensor:
-    """The number of the frequency of each number of a positional encoding, from 0; -1 for the raw input."""
-    return torch.arange(-3, 6 * n_freqs, device=device).div(6, rounding_mode="floor").double()
-
-
-def band_weights(bands: Tensor, shown: float) -> Tensor:
-    """A weight for each number of a positional encoding of which `shown` frequencies are in, the last of them in part.
-    The raw input always is."""
-    return (shown - bands).clamp_(0, 1)
+def band_weights(n_freqs: int, shown: float) -> Tensor:
+    """A weight for each number of a positional encoding of which `shown` of `n_freqs` frequencies are in, the last
+    of them in part. The raw input always is."""
+    frequency = torch.arange(-3, 6 * n_freqs).div(6, rounding_mode="floor")  # -1 for the raw input
+    return (shown - frequency.double()).clamp_(0, 1)
 
 
 Layer = Callable[..., Tensor]  # of an nn.Linear and its inputs
@@ -114,9 +111,10 @@ class NeRF(Field):
             self.masks = None
             return
         fraction, like = self.annealing.fraction(step, self.multires), next(self.parameters())
-        weights = [band_weights(bands(n, like.device), fraction * n) for n in (self.multires, self.multires_views)]
+        weights = [band_weights(n, fraction * n).to(like.dtype) for n in (self.multires, self.multires_views)]
+        weights = to_device(weights, like.device)
         if self.masks is None:
-            self.masks = [torch.empty_like(weight, dtype=like.dtype) for weight in weights]
+            self.masks = [torch.empty_like(weight) for weight in weights]
         for mask, weight in zip(self.masks, weights, strict=True):  # in place: a captured step reads them there
             mask.copy_(weight)
 

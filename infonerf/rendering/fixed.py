@@ -166,11 +166,11 @@ def precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def block_rows(networks: CoarseFine, most: int) -> int:
-    """How many points the networks take at a time: `most`, and no more than half of what is free of a GPU's memory
-    holds, at twice the outputs of every layer in float32 a point."""
+    """How many points the networks take at a time: `most`, and no more than a quarter of a GPU's memory holds, at twice
+    the outputs of every layer in float32 a point."""
     device = networks.device
     if device.type != "cuda" or not torch.cuda.is_available():
         return most
-    free, _ = torch.cuda.mem_get_info(device)
-    outputs = max(sum(parameter.shape[0] for parameter in field.parameters()) for field in networks)
-    return max(1, min(most, free // 2 // (8 * outputs)))
+    total = torch.cuda.get_device_properties(device).total_memory
+    outputs = max(sum(parameter.shape[0] for parameter in field.parameters()) for field in networks)  # with the biases
+    return max(1, min(most, total // 4 // (4 * outputs)))

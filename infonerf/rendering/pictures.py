@@ -96,15 +96,16 @@ def render_path(
 ) -> None:
     """Render the scene's video path, or one through its training cameras, to `folder`, at 1/factor of the size of the
     first training view."""
+    interrupt = interrupt or Interrupt()
     path = through_cameras(scene.poses[list(scene.split.train)]) if scene.path is None else scene.path
     cameras = scene.cameras_at(path).to(renderer.networks.device).scaled(factor)
     frames = {"rgb": [], "depth": []}
     n_rays = sum(height * width for height, width in cameras.sizes)
     with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="video", leave=False) as bar:
-        for image in images(renderer, cameras, interrupt or Interrupt(), bar.update):
+        for image in images(renderer, cameras, interrupt, bar.update):
             frames["rgb"].append(eight_bit(image.rgb))
             frames["depth"].append(depth_colours(unit_depth(image, scene.near, scene.far)))
-    (interrupt or Interrupt()).ranks.of_first(lambda: write_videos(folder, frames))
+    interrupt.ranks.of_first(lambda: write_videos(folder, frames))
     say(f"{len(cameras)} frames in {folder}: rgb.mp4, depth.mp4, rgb.gif, depth.gif")
 
 

@@ -77,11 +77,13 @@ def autocast_to(dtype: torch.dtype | None, device: torch.device):
 
 
 def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Tensors of one dtype that lie on the CPU, on a device: in one transfer, for which the host does not wait."""
+    """Tensors of one dtype that lie on the CPU, on a device: in one transfer, for which on CUDA the host does not
+    wait."""
     if device.type == "cpu":
         return list(tensors)
     row = torch.cat([tensor.flatten() for tensor in tensors])
-    if device.type == "cuda" and torch.cuda.is_available():  # the pretended GPU of the tests takes it as it is
+    on_cuda = device.type == "cuda"
+    if on_cuda and torch.cuda.is_available():  # the pretended GPU of the tests takes it as it is
         row = row.pin_memory()
-    parts = row.to(device, non_blocking=True).split([tensor.numel() for tensor in tensors])
+    parts = row.to(device, non_blocking=on_cuda).split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -92,6 +93,9 @@ class Ranks:
         on_cuda = device.type == "cuda"
         if self.agree(on_cuda) and self.agree(not on_cuda):
             self.fail_with(InputError("--device: found a GPU for some ranks only, expected one for each, or cpu"))
+        kind = zlib.crc32(torch.cuda.get_device_name(device).encode()) if on_cuda else 0
+        if self.agree(kind) != -self.agree(-kind):  # others draw other random numbers
+            self.fail_with(InputError("--device: found GPUs of different kinds, expected one kind for all ranks"))
         if on_cuda and self.group is self.control:
             torch.cuda.set_device(device)
             self.group = dist.new_group(backend="nccl", timeout=PATIENCE)

@@ -9,6 +9,7 @@ there are; for nothing else does it wait. A small step has all samples in one st
 Where a step's gradient is not finite, the GPU leaves its update out; the host hears of it later.
 """
 
+import gc
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from infonerf.rendering.groups import SEEN
 from infonerf.rendering.renderer import Draws, Renderer
 from infonerf.scene.cameras import Rays
 from infonerf.system.devices import to_device
-from infonerf.system.graphs import Capture, Host, Work, at_once, at_once_watched
+from infonerf.system.graphs import Capture, Captured, Host, Work, at_once, at_once_watched
 from infonerf.system.logs import say
 from infonerf.system.ranks import Ranks
 from infonerf.training.sampler import RayBatch
@@ -72,18 +73,19 @@ class FixedStepper:
             occupancy is not None and occupancy.in_use, tuple(network.phase for network in self.networks),
         )  # fmt: skip
         if key != self.key:
-            self.current = None  # its graphs hold memory
+            self.current = None
+            gc.collect()  # its graphs, which hold memory
             self.key, self.current = key, FixedStep(self, inputs, batch, draws, tuple(weights))
         self.current.run(inputs)
         terms = {name: (weights.get(name, weight), value) for name, (weight, value) in self.current.terms.items()}
         return terms, self.current.renderings
 
-    def captured(self, work: Work) -> Callable[[], None] | None:
+    def captured(self, work: Work, beside: Captured | None = None) -> Captured | None:
         """What does the work again; None where it is not to be captured, or cannot be."""
         if self.capture is None:
             return None
         try:
-            return self.capture(work)
+            return self.capture(work, beside)
         except RuntimeError as error:
             first = error.__context__ or error  # of the end of a capture, which fails after it
             self.capture_nothing(str(first).strip().split("\n")[0])
@@ -111,6 +113,7 @@ class FixedStep:
         self.terms: Terms = {}
         self.renderings: dict[str, Rendering] = {}
         self.active: list[tuple[ActivePoints, Callable[[], None]]] = []
+        self.blocks: Captured | None = None  # of the first of these; all use its memory
         for parameter in stepper.networks.parameters():
             parameter.grad = None
 
@@ -191,7 +194,9 @@ class FixedStep:
 
         def do() -> None:
             if self.again and not again:
-                again.append(self.stepper.captured(block) or partial(at_once, block))
+                captured = self.stepper.captured(block, beside=self.blocks)
+                self.blocks = self.blocks or captured
+                again.append(captured or partial(at_once, block))
             if again:
                 again[0]()
             else:

@@ -10,7 +10,7 @@ import torch
 
 from infonerf.command_line import parse_options
 from infonerf.fields.field import CoarseFine
-from infonerf.fields.nerf import Annealing, NeRF, band_weights, bands, positional_encoding
+from infonerf.fields.nerf import Annealing, NeRF, band_weights, positional_encoding
 from infonerf.rendering.dense import DenseQuery
 from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
@@ -47,9 +47,9 @@ def test_annealed_frequencies(start, end, multires, multires_views):
 
 
 def test_shown_frequencies():
-    assert band_weights(bands(2, None), 0.0).tolist() == [1] * 3 + [0] * 12
-    assert band_weights(bands(2, None), 1.25).tolist() == [1] * 9 + [0.25] * 6
-    assert band_weights(bands(2, None), 2.0).tolist() == [1] * 15
+    assert band_weights(2, 0.0).tolist() == [1] * 3 + [0] * 12
+    assert band_weights(2, 1.25).tolist() == [1] * 9 + [0.25] * 6
+    assert band_weights(2, 2.0).tolist() == [1] * 15
 
 
 def test_hidden_frequencies_have_no_part():

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default}
+from infonerf.system.graphs import Captured, waits
+
 DRAWS = {"rand", "randn", "randint", "randperm", "uniform_", "normal_", "bernoulli_"}
 
 
@@ -22,7 +23,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = function.overloadpacket.__name__
-        if function in WAITS or name in DRAWS:
+        if name in DRAWS or waits(function, args, None):
             raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
         self.before += [(tensor, tensor.detach().clone()) for tensor in written(function, args, kwargs)]
         result = function(*args, **kwargs)
@@ -55,13 +56,13 @@ def written(function, args, kwargs) -> list[Tensor]:
     return found
 
 
-def capture(work):
+def capture(work, beside=None):
     """As capture_cuda: nothing of the work is done yet."""
     parts, recorders = [], [Recorder()]
 
     def begin() -> None:
         recorders[-1].__enter__()
-        parts.append(recorders[-1].again)
+        parts.append(torch.no_grad()(recorders[-1].again))
 
     def host(call) -> None:
         recorders[-1].__exit__(None, None, None)
@@ -76,11 +77,4 @@ def capture(work):
         recorders[-1].__exit__(None, None, None)
         for recorder in reversed(recorders):
             recorder.undo()
-
-    def again() -> None:
-        with torch.no_grad():
-            for part in parts:
-                part()
-
-    again.recorders = recorders
-    return again
+    return Captured(parts, recorders)

@@ -4,6 +4,9 @@ support/graphs.py stands in for CUDA graphs: whatever of a step is not in tensor
 the device, fails here as it would on a GPU.
 """
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -88,7 +91,7 @@ def test_a_captured_step_waits_for_the_host_once(size):
     trainer = trainer_of(DEFAULT, fixed=True, captured=True)
     for _ in range(3):
         trainer.train_step()
-    stretches = trainer.fixed.current.again.recorders
+    stretches = trainer.fixed.current.again.pool
     assert len(stretches) == {"small": 1, "large": 2}[size]
 
 
@@ -147,6 +150,21 @@ def test_no_graph_outlives_a_step(size):
             assert "seen" not in node(parameter).metadata
         for parameter in trainer.networks.parameters():  # kept only where a graph is
             node(parameter).metadata["seen"] = True
+
+
+def test_steps_of_another_kind_keep_no_memory(size):
+    """An unseen group that comes and goes with the entropy's schedule."""
+    given = [*DEFAULT, "--smoothing", "False", "--entropy_start_iter", "4", "--entropy_end_iter", "6"]
+    trainer, kinds = trainer_of(given, fixed=True, captured=True), []
+    gc.disable()
+    try:
+        for _ in range(9):
+            trainer.train_step()
+            if trainer.fixed.current not in [kind() for kind in kinds]:
+                kinds.append(weakref.ref(trainer.fixed.current))
+    finally:
+        gc.enable()
+    assert [kind() is None for kind in kinds] == [True, True, False]
 
 
 def test_a_field_with_a_schedule_of_its_own_is_not_captured():

@@ -7,7 +7,7 @@ second one works on blocks of as many rows each; the number of blocks is all tha
 Axes: r rays, s samples along a ray; n points, flat, of the rays that this rank evaluates; b rows of a block.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,8 @@ from infonerf.scene.cameras import Rays
 from infonerf.system.devices import autocast_to
 from infonerf.system.graphs import Host
 from infonerf.system.ranks import Ranks
+
+PARTS = (1, 4, 16)  # of a block, which is done in one piece
 
 Outputs = tuple[Tensor | None, Tensor]  # raw colour, None where it is not wanted, and raw density
 
@@ -117,12 +119,13 @@ class ActivePoints:
     """The points of a pass by whose raw outputs there is a gradient, and the field's gradient by them, block by block.
 
     points: of the pass. d_outputs: gradients by them, n 3 and n, None for none. count: how many points are active, on
-    the device. `first`: which of them a block begins with, on the device.
+    the device. `first`: which of them a block begins with, on the device. sizes: of blocks, descending.
     """
 
     def __init__(self, points: Points, d_outputs: Sequence[Tensor | None], block: int):
         n, device = len(points.points), points.points.device
-        self.points, self.d_outputs, self.block = points, d_outputs, min(block, n)
+        self.points, self.d_outputs = points, d_outputs
+        self.sizes = sorted({min(max(block // part, 1), n) for part in PARTS}, reverse=True)
         active = torch.zeros(n, dtype=torch.bool, device=device)
         for d in d_outputs:
             if d is not None:
@@ -131,10 +134,22 @@ class ActivePoints:
         self.order = place.new_zeros(n + 1).scatter_(0, place, torch.arange(n, device=device))  # the last: not active
         self.first = torch.zeros((), dtype=torch.long, device=device)
 
-    def add_gradients(self, totals: dict[Tensor, Tensor]) -> None:
-        """Add the gradients by the field's parameters of the block that begins at `first`. totals: by parameter of the
-        field; those that are not there yet begin as 0."""
-        place = self.first + torch.arange(self.block, device=self.first.device)
+    def blocks(self, count: int) -> Iterator[tuple[int, int]]:
+        """First point and size of blocks that hold `count` points: the largest that these fill, at the end the smallest
+        that holds what is left; one at least."""
+        first = 0
+        while True:
+            left = count - first
+            fitting = [size for size in self.sizes if size <= left] or self.sizes[-1:]
+            yield first, fitting[0]
+            first += fitting[0]
+            if first >= count:
+                return
+
+    def add_gradients(self, totals: dict[Tensor, Tensor], size: int) -> None:
+        """Add the gradients by the field's parameters of the block of this size that begins at `first`. totals: by
+        parameter of the field; those that are not there yet begin as 0."""
+        place = self.first + torch.arange(size, device=self.first.device)
         rows = self.order[place.clamp_max(len(self.order) - 2)]
         parameters = [parameter for parameter in self.points.field.parameters() if parameter.requires_grad]
         outputs, d_outputs = [], []

@@ -112,7 +112,7 @@ class FixedStep:
         self.totals: dict[Tensor, Tensor] = {}  # gradients by the parameters that are computed with
         self.terms: Terms = {}
         self.renderings: dict[str, Rendering] = {}
-        self.active: list[tuple[ActivePoints, Callable[[], None]]] = []
+        self.active: list[tuple[ActivePoints, Callable[[int], None]]] = []
         self.blocks: Captured | None = None  # of the first of these; all use its memory
         for parameter in stepper.networks.parameters():
             parameter.grad = None
@@ -187,31 +187,28 @@ class FixedStep:
         self.renderings = {group: rendering.detach() for group, rendering in renderings.items()}
 
     def add_active(self, active: ActivePoints) -> None:
-        """Points whose blocks, once the step itself is captured, are captured, too."""
+        """Points whose blocks, once the step itself is captured, are captured, too: one of each size."""
 
-        def block(host: Host) -> None:
-            active.add_gradients(self.totals)
+        def do(size: int) -> None:
+            def block(host: Host) -> None:
+                active.add_gradients(self.totals, size)
 
-        def do() -> None:
-            if self.again and not again:
+            if self.again and size not in again:
                 captured = self.stepper.captured(block, beside=self.blocks)
                 self.blocks = self.blocks or captured
-                again.append(captured or partial(at_once, block))
-            if again:
-                again[0]()
-            else:
-                at_once(block)
+                again[size] = captured or partial(at_once, block)
+            again.get(size, partial(at_once, block))()
 
-        again: list[Callable[[], None]] = []
+        again: dict[int, Callable[[], None]] = {}
         self.active.append((active, do))
 
     def add_blocks(self, counts: Tensor) -> None:
-        """Add the gradients of each pass, in as many blocks as it has active points for; in one at least, so that every
-        gradient is there. Then those of all ranks."""
+        """Add the gradients of each pass, block by block of its active points: of one at least, so that every gradient
+        is there. Then those of all ranks."""
         for (active, do), count in zip(self.active, numbers(counts), strict=True):
-            for first in range(0, max(count, 1), max(active.block, 1)):
+            for first, size in active.blocks(count):
                 active.first.fill_(first)
-                do()
+                do(size)
         self.stepper.ranks.sum_(list(self.totals.values()))
 
     @torch.no_grad()

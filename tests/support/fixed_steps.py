@@ -41,7 +41,7 @@ RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.ey
 def trainer_of(options, fixed=False, capture=None, device=CPU, precision="fp32", dtype=torch.float64, ranks=None):
     """A trainer whose steps are the plain ones or of fixed shapes. dtype: of networks and rays; with another precision
     they are as always."""
-    given = [*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "7", *options]
+    given = [*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "32", *options]
     config = parse_options(given)[0].replace(cuda_graphs=fixed)
     trainer = create_trainer(config, RGBA, device)
     if precision == "fp32":
@@ -85,13 +85,15 @@ FORMS = {
                   "no smoothing": ["--smoothing", "False"]},
     "rays": {"": [], "seen, too": ["--computing_entropy_all"]},
 }  # fmt: skip
-SHARED = CASES | {
+SPECIAL = {
+    "fewer rays than ranks": [*DEFAULT, "--N_rand", "1", "--N_entropy", "1"],
+    "patches": [*DEFAULT, "--depth_smooth_lambda", "0.1", "--N_entropy", "64", "--smoothing", "False"],
+}
+SHARED = CASES | SPECIAL | {
     ", ".join(names): sum((form[name] for form, name in zip(FORMS.values(), names, strict=True)), DEFAULT)
     for names in itertools.product(*FORMS.values())
 }
 SHARED = {case: [*options, "--netchunk", "50"] for case, options in SHARED.items()}
-SHARED["fewer rays than ranks"] = [*DEFAULT, "--N_rand", "1", "--N_entropy", "1"]
-SHARED["patches"] = [*DEFAULT, "--depth_smooth_lambda", "0.1", "--N_entropy", "64", "--smoothing", "False"]
 
 
 def steps_of(trainer):

@@ -13,6 +13,7 @@ import torch
 import run_nerf
 from infonerf.fields.field import Field
 from infonerf.rendering import occupancy
+from infonerf.rendering.fixed import ActivePoints, Points
 from infonerf.training import fixed_step
 from infonerf.training.sampler import TrainingColours
 from run_nerf import NonFiniteLoss
@@ -179,3 +180,20 @@ def test_blocks_do_not_matter(netchunk, monkeypatch):
     one, other = (trainer_of([*DEFAULT, "--netchunk", str(n)], fixed=True) for n in (netchunk, 7))
     for mine, theirs in zip(gradients(one), gradients(other), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(("n", "block", "sizes"), [
+    (1000, 320, [320, 80, 20]), (50, 320, [50, 20]), (7, 3, [3, 1]), (0, 8, [0]),
+])  # fmt: skip
+def test_blocks(n, block, sizes):
+    """They hold every active point once, in order, and few rows beside."""
+    points = Points(Field(), torch.zeros(n, 3), None, 1, None)
+    active = ActivePoints(points, (None, torch.ones(n)), block)
+    assert active.sizes == sizes
+    assert int(active.count) == n
+    for count in range(n + 1):
+        blocks = list(active.blocks(count))
+        ends = [first + size for first, size in blocks]
+        assert [first for first, _ in blocks] == [0, *ends[:-1]]
+        assert count <= ends[-1] < max(count, 1) + sizes[-1]
+        assert {size for _, size in blocks} <= set(sizes)

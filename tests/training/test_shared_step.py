@@ -13,11 +13,13 @@ from support import ranks as support
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
 
-@pytest.mark.parametrize(("size", "captured"), [(2, False), (3, False), (2, True)])
-def test_weights_and_losses(tmp_path, monkeypatch, size, captured):
+@pytest.mark.parametrize(("size", "captured", "cases"), [
+    (2, False, fixed_steps.SHARED), (3, False, fixed_steps.CASES | fixed_steps.SPECIAL), (2, True, fixed_steps.CASES),
+], ids=["2", "3", "2, captured"])  # fmt: skip
+def test_weights_and_losses(tmp_path, monkeypatch, size, captured, cases):
     monkeypatch.setattr(occupancy, "EVERY", 2)
     monkeypatch.setattr(occupancy, "WARM_UP", 3)
-    cases = list(fixed_steps.CASES if captured else fixed_steps.SHARED)
+    cases = list(cases)
     found = support.results(size, partial(fixed_steps.shared_results, cases, captured=captured), tmp_path, "forkserver")
     for case in cases:
         losses, weights = fixed_steps.steps_of(fixed_steps.trainer_of(fixed_steps.SHARED[case]))

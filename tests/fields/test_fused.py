@@ -58,14 +58,30 @@ def test_which_inputs_have_gradients():
     torch.testing.assert_close(layer.bias.grad, torch.where(plain(layer, x) > 0, d_y, 0).sum(0))
 
 
+def cuda_linear_relu(layer, *inputs):
+    """As on CUDA; the CPU has the operation, too."""
+    dtype = layer.weight.dtype if not torch.is_autocast_enabled("cpu") else torch.get_autocast_dtype("cpu")
+    parts = [tensor.to(dtype) for tensor in (layer.weight, layer.bias, *inputs)]
+    return fused.LinearReLU.apply(fused.cuda_kernel, fused.CUDA_MULTIPLE, *parts)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_the_cuda_kernel(size, dtype, tolerance):
+    """With columns of 0 where there are not a multiple of 8."""
+    ours, theirs = (values_and_gradients(function, *case(*size, dtype)) for function in (cuda_linear_relu, plain))
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("function", [fused.linear_relu, cuda_linear_relu])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("constant", [[0], [1], [0, 2], []], ids=str)
-def test_inputs_side_by_side(dtype, tolerance, constant):
+def test_inputs_side_by_side(dtype, tolerance, constant, function):
     """Those that are constant get no gradient; all others that of the whole input's columns."""
     layer, x, d_y = case(11, 12, 5, dtype)
     parts = [part.clone() for part in x.detach().split([3, 5, 4], dim=1)]
     wanted = [part.requires_grad_() for i, part in enumerate(parts) if i not in constant]
-    y = fused.linear_relu(layer, *parts)
+    y = function(layer, *parts)
     whole = plain(layer, x)
     torch.testing.assert_close(y, whole, rtol=tolerance, atol=tolerance)
     ours = torch.autograd.grad(y, (*wanted, *layer.parameters()), d_y)

@@ -33,6 +33,7 @@ from infonerf.training.sampler import RayBatch
 from infonerf.training.terms import Loss, StepView, Terms, loss_terms, total_loss, weights_at
 
 SMALL = 1e10  # multiplications of a first pass: up to so many, starting work costs a GPU more than doing it
+TOLERANCE = 0.01  # relative, of a captured step's gradient: many times what rounding in another order changes
 
 
 @dataclass
@@ -129,25 +130,49 @@ class FixedStep:
     def run(self, inputs: Sequence[Tensor]) -> None:
         """Do the step with these inputs: the first time as it is, then captured."""
         torch._foreach_copy_(self.inputs, inputs)
-        if self.runs == 1:
-            self.again = self.stepper.captured(self.work)
         if self.again:
             self.again()
         elif self.runs == 0 and self.stepper.capture:
             asks = at_once_watched(self.work)
             if asks:  # and would leave CUDA in disorder, were it captured
                 self.stepper.capture_nothing(f"{asks} asks for values of a tensor")
+        elif self.runs == 1 and self.stepper.capture:
+            self.begin_captured()
         else:
             at_once(self.work)
         self.runs += 1
 
+    def begin_captured(self) -> None:
+        """Capture the step, and do it. Its gradient must be the one that is found without."""
+        at_once(self.gradients)
+        expected = self.found()
+        for total in self.totals.values():
+            total.zero_()
+        self.again = self.stepper.captured(self.work)
+        if not self.again:
+            at_once(self.work)
+            return
+        self.again()
+        if not alike(self.found(), expected):
+            self.again = None
+            self.stepper.capture_nothing("its gradient is another one")
+
+    def found(self) -> Tensor:
+        """The gradients by all parameters, in a row."""
+        parts = [*self.totals.values(), *(gradient for gradient in self.direct.values() if gradient is not None)]
+        return torch.cat([part.flatten() for part in parts])
+
     def work(self, host: Host) -> None:
         """The three stretches."""
+        self.gradients(host)
+        self.update()
+
+    def gradients(self, host: Host) -> None:
+        """The first two."""
         self.find_gradients(host)
         if not self.small:
             counts = torch.stack([active.count for active, _ in self.active])
             host(lambda: self.add_blocks(counts))
-        self.update()
 
     def find_gradients(self, host: Host) -> None:
         """Evaluate, composite, and differentiate the loss by the raw outputs, or at once by the parameters."""
@@ -234,6 +259,11 @@ class FixedStep:
 def numbers(counts: Tensor) -> list[int]:
     """The values of a tensor, for which the host waits."""
     return counts.tolist()
+
+
+def alike(found: Tensor, expected: Tensor) -> bool:
+    """Whether two gradients are the same but for rounding; one that is not finite says nothing."""
+    return not expected.isfinite().all() or bool((found - expected).norm() <= TOLERANCE * expected.norm())
 
 
 def tensors_of(batch: RayBatch, draws: Sequence[Draws]) -> Iterator[Tensor]:

@@ -82,6 +82,7 @@ def pretending() -> Iterator[list[str]]:
         for module in (occupancy, sparse):
             every = constant("which are they?", lambda mask: torch.arange(len(mask), device=mask.device))
             monkeypatch.setattr(module, "nonzero_indices", every)
+        monkeypatch.setattr(fixed_step, "alike", constant("is it the same gradient?", lambda *both: True))
         monkeypatch.setattr(fixed_step, "numbers", constant("how many are active?", lambda counts: [9] * len(counts)))
         for owner, name in (
             (torch.Tensor, "numpy"), (Cameras, "of_arrays"), (Cameras, "at"), (Scene, "unseen_cameras"),

@@ -14,6 +14,7 @@ import run_nerf
 from infonerf.fields.field import Field
 from infonerf.rendering import occupancy
 from infonerf.rendering.fixed import ActivePoints, Points
+from infonerf.system.graphs import Captured
 from infonerf.training import fixed_step
 from infonerf.training.sampler import TrainingColours
 from run_nerf import NonFiniteLoss
@@ -107,6 +108,28 @@ def test_what_cannot_be_captured_is_done_as_it_is(capsys):
     warning = "WARNING: a step cannot be captured as a CUDA graph (_local_scalar_dense asks for values of a tensor)"
     assert said.count(warning) == 1
     assert trainer.fixed.capture is None
+
+
+def test_a_capture_that_does_something_else_is_found(size, capsys):
+    """Say, it sees other rays than those of the step."""
+
+    def move():
+        trainer.fixed.current.inputs[1].add_(1)
+
+    def faulty(work, beside=None):
+        captured = capture(work, beside)
+        return Captured([move, *captured.parts], captured.pool)
+
+    trainer, plain = trainer_of(DEFAULT, fixed=True), trainer_of(DEFAULT)
+    trainer.fixed.capture = faulty
+    for _ in range(3):
+        found, _ = trainer.train_step()
+        expected, _ = plain.train_step()
+    assert trainer.fixed.capture is None
+    said = capsys.readouterr().out
+    assert said.count("WARNING: a step cannot be captured as a CUDA graph (its gradient is another one)") == 1
+    # One step was made of it.
+    assert float(found["colour_fine"][1]) == pytest.approx(float(expected["colour_fine"][1]), rel=0.05)
 
 
 def test_updates_that_are_not_made(size, capsys):

@@ -2,9 +2,9 @@
 
 As sparse.py does, a first pass evaluates all samples without a graph, and only samples by whose raw outputs the losses
 have a gradient that is not 0 are evaluated again, with one. Here the first pass is as large in every step, and the
-second one works on blocks of as many rows each; the number of blocks is all that the host has to be told.
+second one works on blocks of a few sizes; how many samples there are for them is all that the host has to be told.
 
-Axes: r rays, s samples along a ray; n points, flat, of the rays that this rank evaluates; b rows of a block.
+Axes: r rays, s samples along a ray; n points, flat, of the rays that this rank evaluates.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from infonerf.system.devices import autocast_to
 from infonerf.system.graphs import Host
 from infonerf.system.ranks import Ranks
 
-PARTS = (1, 4, 16)  # of a block, which is done in one piece
+PARTS = (1, 4, 16)  # blocks are as large as they may be, or these parts of that
 
 Outputs = tuple[Tensor | None, Tensor]  # raw colour, None where it is not wanted, and raw density
 

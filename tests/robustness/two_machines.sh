@@ -1,5 +1,6 @@
 #!/bin/bash
-# One run over two machines, by hand and as root: `sudo bash tests/robustness/two_machines.sh`, on Linux.
+# One run over two machines, by hand and as root: `sudo bash tests/robustness/two_machines.sh`, on Linux, where
+# requirements-dev.txt is installed.
 # The machines are two network namespaces, each with one address, which reach each other over a cable of their own and
 # nothing else; machine b has a folder of its own and may write to no other. The same is trained as one process, and
 # compared. Then all on machine b is killed: machine a ends within seconds, and goes on alone.

@@ -192,14 +192,14 @@ class Trainer:
             what = not_finite(self.fixed.current.terms)
             raise NonFiniteLoss(f"step {self.step}: {what} is not finite, nor was it in the steps before ({in_a_row})")
         if skipped > self.skipped:
-            say(f"WARNING: {skipped - self.skipped} of the last steps made no update, as their gradient is not finite")
+            say(f"WARNING: {skipped - self.skipped} of the last steps made no update, as their gradient was not finite")
         self.skipped = skipped
 
 
 def not_finite(terms: Terms) -> str:
     """Which terms of the loss are not finite; else it is the gradient."""
-    return ", ".join(f"loss term {name}" for name, (_, value) in terms.items() if not torch.isfinite(value)) or (
-        "the gradient")
+    bad = [f"loss term {name}" for name, (_, value) in terms.items() if not torch.isfinite(value)]
+    return ", ".join(bad) or "the gradient"
 
 
 def learning_rate(lrate: float, lrate_decay: float, step: int) -> float:

@@ -68,7 +68,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class FixedQuery:
-    """A Query (see dense.py) for one step.
+    """Asked as a Query is (see dense.py), by one step.
 
     copies: the fields to compute with, by the field that is asked for. block: points at a time. keep_graph: evaluate
     all samples with a graph, so that nothing is left to do; for few and small ones. host: see system/graphs.py.
@@ -111,9 +111,6 @@ class FixedQuery:
         self.host(lambda: whole.copy_(self.ranks.gather_rows(own, sizes)))
         return None if colour is None else whole[..., :3], whole[..., -1]
 
-    def for_pictures(self, networks: CoarseFine) -> "FixedQuery":
-        raise NotImplementedError("for one step only")
-
 
 class ActivePoints:
     """The points of a pass by whose raw outputs there is a gradient, and the field's gradient by them, block by block.
@@ -135,8 +132,8 @@ class ActivePoints:
         self.first = torch.zeros((), dtype=torch.long, device=device)
 
     def blocks(self, count: int) -> Iterator[tuple[int, int]]:
-        """First point and size of blocks that hold `count` points: the largest that these fill, at the end the smallest
-        that holds what is left; one at least."""
+        """First point and size of blocks that hold `count` points: as large as these fill, the last one of the smallest
+        size, which need not be full; one at least."""
         first = 0
         while True:
             left = count - first

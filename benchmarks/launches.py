@@ -17,8 +17,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from infonerf.system import startup  # noqa: E402, F401  # isort: skip  # before torch
 import numpy as np  # noqa: E402
-import pytest  # noqa: E402
 import torch  # noqa: E402
+
+try:
+    import pytest
+except ImportError:
+    print("launches.py: error: found no pytest, expected it: pip install -r requirements-dev.txt", file=sys.stderr)
+    sys.exit(2)
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 

@@ -92,6 +92,18 @@ def decoded(path: Path, expected: tuple[int, int] | None = None) -> Image.Image:
     return image
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, by its header. Raises InputError where there is none."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("no file")
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size[::-1]
+    except Exception as error:  # every format has its own errors
+        reason = f"no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error).split("\n")[0]
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+
+
 def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarray:
     """Decode an image file to h w c float32 in 0..1, c = 3 (opaque) or 4 (with alpha: RGBA, grey with alpha, a
     palette or colour with transparency). Grey, palettes and CMYK become RGB; 16-bit colour is read as 8-bit.

@@ -10,6 +10,7 @@ import numpy as np
 
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.checks import check_view_names, intrinsics_fault, matrix_fault
+from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.made_poses import KINDS, make_poses
 from infonerf.system.errors import InputError
 
@@ -51,6 +52,8 @@ class Scene:
     bounds: np.ndarray | None = None  # 2 3: the corners of a box around what there is to see, where it is known
     made_poses: np.ndarray | None = None  # n 3 4: poses of no view, made to be regularised in place of split.unseen
     path: np.ndarray | None = None  # n 3 4, the poses of its video; None: through the training cameras
+    known_depths: KnownDepths | None = None  # for a depth prior
+    world: np.ndarray | None = None  # 4 4, a similarity: points of the files' world -> of this scene's; None: the same
     notes: tuple[str, ...] = ()  # what a user should be told about this scene
 
     def __post_init__(self):

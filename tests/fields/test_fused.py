@@ -68,8 +68,7 @@ def cuda_linear_relu(layer, *inputs):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_the_cuda_kernel(size, dtype, tolerance):
-    """With columns of 0 where there are not a multiple of 8; of which the weight's gradient, as fused Adam asks, keeps no
-    gaps."""
+    """With columns of 0 where there are not a multiple of 8; the weight's gradient has no gaps, as fused Adam asks."""
     ours, theirs = (values_and_gradients(function, *case(*size, dtype)) for function in (cuda_linear_relu, plain))
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
     assert ours[2].is_contiguous()

@@ -95,8 +95,8 @@ class LinearReLU(torch.autograd.Function):
 
 
 def without_columns(d_weight: Tensor, sizes: Sequence[int], padded: Sequence[int]) -> Tensor:
-    """The gradient of a weight, whose columns come in padded parts, as that of the unpadded parts. Its rows have no gaps:
-    fused Adam takes no other gradient."""
+    """The gradient of a weight, whose columns come in padded parts, as that of the unpadded parts, without gaps, as
+    fused Adam takes no other."""
     if list(sizes) == list(padded):
         return d_weight
     return torch.cat([part[:, :size] for part, size in zip(d_weight.split(padded, dim=1), sizes, strict=True)], dim=1)

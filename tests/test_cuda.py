@@ -1,4 +1,4 @@
-"""Training and rendering on a real GPU: `pytest -m cuda -n 0`, under two minutes.
+"""Training and rendering on a real GPU: `pytest -m cuda -n 0`, under four minutes.
 
 Without a GPU these tests are skipped. To try their code there, `CUDA_TESTS_ON=cpu pytest -m cuda` runs them on the CPU,
 with the stand-in for CUDA graphs of support/graphs.py.
@@ -133,7 +133,8 @@ def test_steps_against_the_cpu(case, size):
 
 
 def test_bfloat16(size):
-    ours, theirs = captured(DEFAULT, precision="bf16"), plain([*DEFAULT, "--exact_dense"], dtype=torch.float32)
+    given = [*DEFAULT, *NO_DRAWS]  # else a fine sample that bfloat16 puts elsewhere can be most of so small a step
+    ours, theirs = captured(given, precision="bf16"), plain([*given, "--exact_dense"], dtype=torch.float32)
     for trainer in (ours, theirs):
         set_learning_rate(trainer, 0.0)
     assert ours.fixed.copies.coarse.pts_linears[0].weight.dtype == torch.bfloat16
@@ -259,7 +260,8 @@ print("captures again")
 def test_a_step_that_cannot_be_captured(tmp_path):
     """It goes on without, and other steps are captured as ever. In a process of its own, as CUDA may be in disorder."""
     code = RECOVERY.replace("DEVICE", repr(str(DEVICE)), 1)
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
+    folders = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": folders, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.startswith("WARNING: a step cannot be captured as a CUDA graph"), done.stdout + done.stderr
     found = [line for line in done.stdout.splitlines() if not line.startswith("WARNING")]
@@ -295,7 +297,7 @@ def test_another_thread_that_leaves_the_gpu_alone():
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 63, 16), (40, 319, 33), (0, 8, 8), (300, 256, 256)], ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [
-    (torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02),
+    (torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.05),
 ], ids=str)  # fmt: skip
 def test_the_kernel_against_a_plain_layer(sizes, dtype, tolerance):
     """Of two inputs, one of which needs no gradient."""

@@ -14,6 +14,7 @@ from infonerf.fields.fused import linear_relu, plain_linear_relu
 from infonerf.system.devices import to_device
 
 SKIP = 4  # the encoded point joins the input of the layer after this one
+AHEAD = 128  # steps whose annealed frequencies are looked up together
 
 
 def positional_encoding(x: Tensor, n_freqs: int | None) -> Tensor:
@@ -102,7 +103,7 @@ class NeRF(Field):
         with torch.no_grad():
             bias = self.alpha_linear.bias if use_viewdirs else self.output_linear.bias[3:4]
             bias.add_(density_bias)
-        self.annealing, self.masks = annealing, None
+        self.annealing, self.masks, self.ahead = annealing, None, (-1, [])
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
@@ -110,13 +111,24 @@ class NeRF(Field):
         if not self.annealing or step >= self.annealing.end:
             self.masks = None
             return
-        fraction, like = self.annealing.fraction(step, self.multires), next(self.parameters())
-        weights = [band_weights(n, fraction * n).to(like.dtype) for n in (self.multires, self.multires_views)]
-        weights = to_device(weights, like.device)
+        weights = self.weights_at(step)
         if self.masks is None:
             self.masks = [torch.empty_like(weight) for weight in weights]
         for mask, weight in zip(self.masks, weights, strict=True):  # in place: a captured step reads them there
             mask.copy_(weight)
+
+    def weights_at(self, step: int) -> list[Tensor]:
+        """Of the encodings of points and of directions, from a table of AHEAD steps: a transfer to a GPU takes longer
+        than to copy them there."""
+        like, (first, tables) = next(self.parameters()), self.ahead
+        known = tables and (tables[0].dtype, tables[0].device) == (like.dtype, like.device)
+        if not known or not 0 <= step - first < AHEAD:
+            first, sizes = step, (self.multires, self.multires_views)
+            fractions = [self.annealing.fraction(step + i, self.multires) for i in range(AHEAD)]
+            tables = [torch.stack([band_weights(n, x * n) for x in fractions]).to(like.dtype) for n in sizes]
+            tables = to_device(tables, like.device)
+            self.ahead = first, tables
+        return [table[step - first] for table in tables]
 
     @property
     def capturable(self) -> bool:

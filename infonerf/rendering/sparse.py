@@ -30,6 +30,8 @@ from infonerf.scene.cameras import Rays
 from infonerf.system.devices import autocast_to
 from infonerf.system.workers import n_workers, share_out
 
+PICTURE_BLOCKS = 8  # times the block: of a picture on a GPU, which else waits for the host most of the time
+
 
 @dataclass(frozen=True)
 class SparseQuery:
@@ -69,7 +71,8 @@ class SparseQuery:
     def for_pictures(self, networks: CoarseFine) -> "SparseQuery":
         occupancy = None if self.occupancy is None else self.occupancy.filled(networks)
         copies = dict(zip(networks, networks.in_precision(self.dtype), strict=True))
-        return replace(self, occupancy=occupancy, copies=copies)
+        block = self.block * (PICTURE_BLOCKS if networks.device.type == "cuda" else 1)
+        return replace(self, block=block, occupancy=occupancy, copies=copies)
 
     def workers(self, points: Tensor, field: Field) -> int:
         """How many threads evaluate the points. A multiplication in bfloat16 counts as half a one."""

@@ -18,6 +18,7 @@ from infonerf.system.files import atomic_file
 
 LEGO = Path(__file__).parent / "configs/infonerf/synthetic/lego.txt"
 SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
+LLFF = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
 NAMING = ("expname", "datadir", "maskdir")  # the options that name the scene
 BASE = "base"  # not an option: names another config by a path relative to this one's folder
 SEPARATOR = re.compile(r"([/\\])")
@@ -119,11 +120,13 @@ def file_name(source: Path, old: str, new: str) -> str:
 
 
 def scene_names(names: list[str] | None, old: str) -> list[str]:
-    """The scenes asked for, checked; by default the other scenes of NeRF synthetic."""
+    """The scenes asked for, checked; by default the other scenes of NeRF synthetic, or of LLFF."""
     if names is None:
-        if old not in SYNTHETIC:
-            raise InputError(f"--scenes: not given; only {', '.join(SYNTHETIC)} have default ones, found scene {old}")
-        return [name for name in SYNTHETIC if name != old]
+        known = [group for group in (SYNTHETIC, LLFF) if old in group]
+        if not known:
+            raise InputError(f"--scenes: not given; only {', '.join(SYNTHETIC + LLFF)} have default ones, found scene "
+                             f"{old}")
+        return [name for name in known[0] if name != old]
     if not names:  # argparse drops a --
         raise InputError("--scenes: found '--', expected the name of a scene")
     is_scan = re.fullmatch(r"scan[0-9]+", old)
@@ -233,7 +236,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
     parser.add_argument("source", nargs="?", type=Path, default=LEGO, metavar="SOURCE",
                         help="config to clone; by default configs/infonerf/synthetic/lego.txt")
     parser.add_argument("--scenes", nargs="+", metavar="NAME",
-                        help="scenes of the clones, by default the other ones of NeRF synthetic; DTU: 30 or scan30")
+                        help="scenes of the clones, by default all others of its data set; DTU: 30 or scan30")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to, by default beside the source")
     parser.add_argument("--force", action="store_true", help="replace files that are there and differ")
     parser.add_argument("--dry-run", action="store_true", help="write nothing, say what would be written")

@@ -35,7 +35,7 @@ def load_blender(data: DataConfig) -> Scene:
     splits = [read_split(folder, split, data.testskip, data.allow_outside) for split in SPLITS]
     frames = [frame for split in splits for frame in split]
     n_train, n_val, n_test = map(len, splits)
-    train = choose_views(n_train, data.train_scene, data.fewshot, data.fewshot_seed)
+    train = choose_views(n_train, data.train_scene, data.fewshot, data.fewshot_seed, data.fewshot_choice)
     test = tuple(range(n_train + n_val, n_train + n_val + n_test))
     require_files(frames[view].image for view in train + test)
     require_files(frames[view].depth for view in test if frames[view].depth_scale)

@@ -68,7 +68,7 @@ def split_views(n_views: int, data: DataConfig) -> tuple[tuple[int, ...], tuple[
     if not data.train_scene and not data.fewshot and chosen_test:
         train = tuple(view for view in range(n_views) if view not in chosen_test)
     else:
-        train = choose_views(n_views, data.train_scene, data.fewshot, data.fewshot_seed)
+        train = choose_views(n_views, data.train_scene, data.fewshot, data.fewshot_seed, data.fewshot_choice)
     test = tuple(chosen_test or (view for view in range(n_views) if view not in train))
     both = sorted(set(train) & set(test))
     if both:

@@ -34,10 +34,11 @@ from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, Ro
 from infonerf.training.sampler import Crop, RangeAnnealing, RaySampler, TrainingColours, central_crop
 from load_blender import load_blender
 from load_dtu import load_dtu
+from load_llff import load_llff
 from loss import regularizers_of
 
 CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
-LOADERS = {"blender": load_blender, "dtu": load_dtu}
+LOADERS = {"blender": load_blender, "dtu": load_dtu, "llff": load_llff}
 
 
 # The scene.
@@ -99,6 +100,8 @@ def create_occupancy(config: Config, scene: Scene, device: torch.device) -> Occu
     bounds, carved = bounds_of(scene), None
     if config.rendering.visual_hull:
         require_alpha(scene, "visual_hull")
+        if scene.cameras.ndc:
+            raise InputError(f"--visual_hull: scene {scene.name} is in NDC, expected --no_ndc")
         carved = carved_cells(scene, bounds, CELLS).reshape(-1)
         if carved.all():
             raise InputError(f"--visual_hull: no point within the bounds of {scene.name} is seen opaque by all its "
@@ -116,7 +119,8 @@ def block_size(options: RenderingConfig, device: torch.device) -> int:
 def create_renderer(config: Config, scene: Scene, networks: CoarseFine) -> Renderer:
     """How the networks are trained; `for_pictures` of it, how they are looked at."""
     if config.sampling.lindisp and not scene.near:
-        raise InputError("--lindisp: found --near 0, expected more: there is no disparity at depth 0")
+        instead = " (NDC begins there and is linear in disparity as it is: --no_ndc)" if scene.cameras.ndc else ""
+        raise InputError(f"--lindisp: found --near 0, expected more: there is no disparity at depth 0{instead}")
     options, device = config.rendering, networks.device
     if options.exact_dense:
         query = DenseQuery(options.netchunk)
@@ -219,7 +223,8 @@ def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: in
     terms = [loss.name for loss in regularizers_of(config.losses)]
     lines = {
         "scene": f"{scene.name} ({config.data.dataset_type}), {shown_sizes(scene)}, "
-        f"near {scene.near:g}, far {scene.far:g}, {'white' if scene.white_background else 'black'} background",
+        f"near {scene.near:g}, far {scene.far:g}{' (NDC)' if scene.cameras.ndc else ''}, "
+        f"{'white' if scene.white_background else 'black'} background",
         "views": f"{len(split.train)} to train on ({train}), {len(split.test)} to test on",
         "networks": " + ".join(f"{size:,}" for size in sizes) + " parameters",
         "losses": " + ".join(["colour", *terms]),

@@ -201,8 +201,6 @@ def check_complete(config: Config) -> None:
         if not value:
             example = "--config configs/infonerf/synthetic/lego.txt"
             raise InputError(f"--{name}: not given; expected it in a config file (such as {example}) or as an option")
-    if config.data.dataset_type == "llff":
-        raise InputError("--dataset_type llff: not supported yet, expected blender or dtu")
     for name, value in config.values().items():
         if isinstance(value, str) and name not in LEFT_OUT:
             check_writable_in_config(name, value)

@@ -92,21 +92,31 @@ class DataConfig:
         None, "folder of object masks (dtu), for masked metrics", path=True, identity=False
     )
     train_scene: list[int] | None = option(None, "training views, by number", INTEGER, many=True, metavar="VIEW")
-    test_scene: list[int] | None = option(None, "test views (dtu); -1 = all others", INTEGER, many=True, metavar="VIEW")
+    test_scene: list[int] | None = option(
+        None, "test views (dtu, llff); -1 = all others", INTEGER, many=True, metavar="VIEW"
+    )
     fewshot: int = option(0, "number of training views to draw; 0 = all", COUNT)
     fewshot_seed: int = option(0, "seed of that draw", SEED)
+    fewshot_choice: str = option(
+        "random", "how these are chosen: at random, or evenly from the first to the last", choices=("random", "even"),
+        ours=True,
+    )
     testskip: int = option(8, "keep every n-th val and test view (blender)", COUNT, needs="dataset_type blender")
     white_bkgd: bool = option(False, "composite images and renderings on white")
     half_res: bool = option(False, "halve the images")
-    factor: int = option(8, "downsampling (llff)", POSITIVE, needs="dataset_type llff")
-    no_ndc: bool = option(False, "no normalised device coordinates (llff)")
-    spherify: bool = option(False, "360-degree scene (llff)", needs="dataset_type llff")
-    llffhold: int = option(8, "every n-th view is a test view (llff)", COUNT, needs="dataset_type llff")
+    factor: int = option(8, "images of 1/n of the size (llff)", POSITIVE, needs="dataset_type llff")
+    no_ndc: bool = option(False, "rays in the world, not in normalised device coordinates (llff)")
+    spherify: bool = option(
+        False, "cameras all around, on a sphere about what they look at (llff, with no_ndc)", needs="dataset_type llff"
+    )
+    llffhold: int = option(
+        8, "every n-th view is a test view, 0 = the one in the middle (llff)", COUNT, needs="dataset_type llff"
+    )
     near: float | None = option(
-        None, "z-depth where rays begin, else the data set's (blender 2, dtu 0.1)", AMOUNT, ours=True
+        None, "depth where rays begin, else the data set's (blender 2, dtu 0.1, llff in NDC 0)", AMOUNT, ours=True
     )
     far: float | None = option(
-        None, "z-depth where they end, else the data set's (blender 6, dtu 5)", ABOVE_ZERO, ours=True
+        None, "depth where they end, else the data set's (blender 6, dtu 5, llff in NDC 1)", ABOVE_ZERO, ours=True
     )
     pixel_center: float = option(
         0.0, "where in its pixel a ray passes: 0 the corner (released), 0.5 the centre", bounded(float, 0, 1), ours=True

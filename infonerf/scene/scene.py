@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
-from infonerf.scene.cameras import Cameras
+from infonerf.scene.cameras import Cameras, Pixels
 from infonerf.scene.checks import check_view_names, intrinsics_fault, matrix_fault
 from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.made_poses import KINDS, make_poses
 from infonerf.system.errors import InputError
+
+MARGIN = 0.01  # of the width of a box in NDC, at each end
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class Scene:
                 raise InputError(f"scene {self.name}: the intrinsics of view {name} are {fault}")
         if not 0 <= self.near < self.far:
             raise InputError(f"scene {self.name}: near {self.near}, far {self.far}: expected 0 <= near < far")
+        if cameras.ndc and self.far > 1:
+            raise InputError(f"--far {self.far:g}: scene {self.name} is in NDC, expected at most 1, which is infinity "
+                             "(--no_ndc: depths in the world's units)")
 
     @property
     def near(self) -> float:
@@ -93,9 +99,7 @@ class Scene:
     def cameras_at(self, poses: np.ndarray) -> Cameras:
         """Cameras at other poses (n 3 4), like the first training view's in all else."""
         first = self.split.train[0]
-        intrinsics = np.tile(self.cameras.intrinsics[first].numpy(), (len(poses), 1))
-        sizes = [self.size(first)] * len(poses)
-        return Cameras.of_arrays(poses, intrinsics, sizes, self.near, self.far, self.cameras.pixel_center)
+        return replace(self.cameras.at([first] * len(poses)), poses=torch.from_numpy(np.array(poses, np.float64)))
 
     def unseen_cameras(self) -> Cameras:
         """The unseen pool, whose rays may be regularised."""
@@ -103,10 +107,15 @@ class Scene:
 
 
 def bounds_of(scene: Scene) -> np.ndarray:
-    """2 3: the scene's bounds; where it has none, the box around all that its training cameras see from near to far."""
+    """2 3: the scene's bounds; where it has none, the box around all that its training cameras see from near to far.
+    In NDC where its rays are; there this box is MARGIN wider, as rays end on its face."""
     if scene.bounds is not None:
         return scene.bounds
     train = scene.cameras.at(scene.split.train)
+    if train.ndc:
+        ends = np.concatenate([ends_of(train, view) for view in range(len(train))])
+        low, high = ends.min(0), ends.max(0)
+        return np.stack([low - MARGIN * (high - low), high + MARGIN * (high - low)])
     fx, fy, cx, cy = train.intrinsics.numpy().T
     heights, widths = np.array(train.sizes).T
     corners = [
@@ -116,6 +125,15 @@ def bounds_of(scene: Scene) -> np.ndarray:
     rotations, origins = train.poses[:, :, :3].numpy(), train.poses[:, :, 3].numpy()
     points = np.concatenate([np.einsum("vij,vj->vi", rotations, corner) + origins for corner in corners])
     return np.stack([points.min(0), points.max(0)])
+
+
+def ends_of(cameras: Cameras, view: int) -> np.ndarray:
+    """8 3: where the rays through the corners of a camera's image are at near and far."""
+    (height, width), shift = cameras.sizes[view], cameras.pixel_center
+    rows, cols = np.meshgrid((0.0, height), (0.0, width), indexing="ij")
+    rows, cols = (torch.from_numpy(axis.reshape(-1)) - shift for axis in (rows, cols))
+    rays = cameras.rays(Pixels(torch.full((4,), view), rows, cols))
+    return torch.cat([rays.origins + z * rays.directions for z in (rays.near, rays.far)]).numpy()
 
 
 def with_depth_range(scene: Scene, near: float | None, far: float | None) -> Scene:

@@ -5,15 +5,18 @@ import numpy as np
 from infonerf.system.errors import InputError
 
 
-def choose_views(n_views: int, train_scene: list[int] | None, fewshot: int, fewshot_seed: int) -> tuple[int, ...]:
-    """The few-shot choice: `train_scene` as given, else `fewshot` of the views drawn by
-    `numpy.random.RandomState(fewshot_seed)`, else all of them (docs/method.md, Data).
+def choose_views(n_views: int, train_scene: list[int] | None, fewshot: int, fewshot_seed: int,
+                 fewshot_choice: str = "random") -> tuple[int, ...]:
+    """The few-shot choice: `train_scene` as given, else `fewshot` of the views, else all (docs/method.md, Data).
 
-    With seed 0 and 100 views, 4 shots are 26 86 2 55, the paper's.
+    fewshot_choice: `random`, drawn by `numpy.random.RandomState(fewshot_seed)`: with seed 0 and 100 views, 4 shots are
+    26 86 2 55, the paper's. `even`, from the first to the last at even distances.
     """
     if not train_scene:
         if not 0 <= fewshot <= n_views:
             raise InputError(f"--fewshot {fewshot}: there are {n_views} views to draw from, expected 0..{n_views}")
+        if fewshot and fewshot_choice == "even":
+            return tuple(int(view) for view in np.linspace(0, n_views - 1, fewshot).round())
         if fewshot:
             drawn = np.random.RandomState(fewshot_seed).choice(n_views, fewshot, replace=False)
             return tuple(int(view) for view in drawn)

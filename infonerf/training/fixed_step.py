@@ -269,7 +269,7 @@ def alike(found: Tensor, expected: Tensor) -> bool:
 def tensors_of(batch: RayBatch, draws: Sequence[Draws]) -> Iterator[Tensor]:
     """All that a step is made of but its scalars."""
     for rays in batch.groups.values():
-        yield from (rays.origins, rays.directions)
+        yield from (rays.origins, rays.directions, *(() if rays.in_world is None else (rays.in_world,)))
     for tensor in (batch.target, batch.alpha, batch.background, *(tensor for part in draws for tensor in part)):
         if tensor is not None:
             yield tensor
@@ -284,7 +284,9 @@ def with_tensors(
     def other(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else next(places)
 
-    groups = {group: Rays(next(places), next(places), near, far) for group in batch.groups}
+    groups = {
+        group: Rays(next(places), next(places), near, far, other(rays.in_world)) for group, rays in batch.groups.items()
+    }
     target, alpha, background = other(batch.target), other(batch.alpha), other(batch.background)
     batch = batch._replace(groups=groups, target=target, alpha=alpha, background=background)
     return batch, [Draws(*map(other, part)) for part in draws]

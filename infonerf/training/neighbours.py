@@ -17,7 +17,7 @@ from infonerf.training.generators import random_integer
 
 
 class Drawn(NamedTuple):
-    """Rays, and the pixels and cameras that they were made from."""
+    """Rays in the world, and the pixels and cameras that they were made from."""
 
     rays: Rays
     pixels: Pixels
@@ -48,7 +48,7 @@ class RotatedPose:
         [turn] = to_device([turn.to(rays.origins.dtype)], rays.origins.device)
         turn = turn[pixels.camera]
         origins, directions = ((turn * vector[:, None]).sum(-1) for vector in (rays.origins, rays.directions))
-        return Rays(origins, directions, rays.near, rays.far)
+        return cameras.in_ndc(Rays(origins, directions, rays.near, rays.far))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class MovedPose:
         rays, pixels, cameras = part
         normal = torch.randn(len(cameras), 3, generator=generator)
         [move] = to_device([(self.scale * normal).to(rays.origins.dtype)], rays.origins.device)
-        return Rays(rays.origins + move[pixels.camera], rays.directions, rays.near, rays.far)
+        return cameras.in_ndc(Rays(rays.origins + move[pixels.camera], rays.directions, rays.near, rays.far))
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,8 @@ class RaySampler:
             cameras, _ = self.pools[group]
             if self.annealing:
                 cameras = cameras.narrowed(self.annealing.fraction(step))
-            drawn[group] = Drawn(cameras.rays(Pixels(*pixels)), Pixels(*pixels), cameras)
-        rays = {group: part.rays for group, part in drawn.items()}
+            drawn[group] = Drawn(cameras.world_rays(Pixels(*pixels)), Pixels(*pixels), cameras)
+        rays = {group: part.cameras.in_ndc(part.rays) for group, part in drawn.items()}
         paired = [group for group in drawn if NEIGHBOURS[group] in groups]
         if paired:
             near = self.neighbourhood.neighbours([drawn[group] for group in paired], generator)

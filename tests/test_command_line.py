@@ -18,8 +18,6 @@ CONFIGS = sorted((ROOT / "configs").glob("**/*.txt"))
 LEGO = str(ROOT / "configs/infonerf/synthetic/lego.txt")
 MINIMAL = ["--expname", "x", "--datadir", "d", "--dataset_type", "blender"]
 
-LLFF_ONLY = ("factor", "no_ndc", "spherify", "llffhold")
-
 # The released options and their defaults (docs/method.md, Options).
 RELEASED = {
     "basedir": "./logs/", "fewshot_seed": 0, "netdepth": 8, "netwidth": 256, "netdepth_fine": 8, "netwidth_fine": 256,
@@ -42,7 +40,7 @@ RELEASED = {
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", "skip_empty": False,
         "cuda_graphs": True,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared",
-        "allow_outside": False, "keep_checkpoints": 0, "near": None, "far": None}
+        "fewshot_choice": "random", "allow_outside": False, "keep_checkpoints": 0, "near": None, "far": None}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
           "range_start": 0.5, "range_end_iter": 0,
@@ -83,10 +81,9 @@ def test_every_option_is_read_or_listed_as_without_effect():
     parts += [inspect.getsource(member.fget) for member in members if isinstance(member, property)]
     code = "\n".join(parts)
     read = set(re.findall(r"\.(\w+)\b", code))
-    listed = {*NO_EFFECT, *LLFF_ONLY, *REFUSED}
+    listed = {*NO_EFFECT, *REFUSED}
     unread = defaults().keys() - read - listed
     assert not unread
-    assert not {*LLFF_ONLY} & set(re.findall(r"\bdata\.(\w+)\b", code))
     assert not {*NO_EFFECT, *REFUSED} & DEFAULTS.keys()  # so nothing can
 
 
@@ -95,16 +92,16 @@ def test_shipped_configs_parse(path):
     config, notes = parse_options(["--config", str(path)])
     data, expname = config.data, config.run.expname
     sample = "sample" in (path.stem, path.parent.name)
-    kind = {"blender": "nerf_synthetic", "dtu": "DTU"}[data.dataset_type]
+    kind = {"blender": "nerf_synthetic", "dtu": "DTU", "llff": "nerf_llff_data"}[data.dataset_type]
     assert Path(data.datadir).parent.name == ("data" if sample else kind)
-    assert sample or len(data.train_scene) == data.fewshot
+    assert sample or data.fewshot_choice == "even" or len(data.train_scene) == data.fewshot
     assert not any(note.startswith("WARNING") for note in notes)
     assert path.relative_to(ROOT / "configs").parts[0] in expname.split("/")
     assert path.stem in expname.split("/")
 
 
 def test_nerf_configs_differ_from_infonerf_only_in_the_losses():
-    for scene in ("synthetic/lego", "dtu/scan114", "sample"):
+    for scene in ("synthetic/lego", "dtu/scan114", "llff/fern", "sample"):
         nerf, infonerf = (
             parse_options(["--config", str(ROOT / f"configs/{method}/{scene}.txt")])[0].values()
             for method in ("nerf", "infonerf")
@@ -196,7 +193,6 @@ def test_a_lambda_left_at_its_default_of_one_is_warned_of(options, warned):
     ([*MINIMAL, "--occlusion_lambda", "1", "--occlusion_samples", "65"], "occlusion_samples 65: found 64 samples"),
     ([*MINIMAL, "--depth_smooth_lambda", "1"], "depth_smooth_lambda: found --N_entropy 100, expected a multiple of 64"),
     ([*MINIMAL, "--depth_smooth_lambda", "1", "--N_entropy", "0"], "depth_smooth_lambda: found --N_entropy 0"),
-    ([*MINIMAL[:4]], "llff: not supported yet"),
 ], ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "")  # fmt: skip
 def test_bad_options(options, expected):
     with pytest.raises(InputError, match=expected) as caught:

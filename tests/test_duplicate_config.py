@@ -235,9 +235,16 @@ def test_sources_that_cannot_be_read(tmp_path, capsys):
         refused(capsys, tmp_path, [tmp_path / name], rf"cannot be read \({expected}")
 
 
-def test_scenes_have_defaults_only_among_the_synthetic_ones(tmp_path, capsys):
+def test_scenes_have_defaults_only_among_the_known_ones(tmp_path, capsys):
     path = write(tmp_path, SETTINGS.replace("lego", "scan1"))
     refused(capsys, tmp_path, [path], "--scenes: not given; only chair, .* found scene scan1")
+
+
+def test_other_scenes_of_llff(tmp_path):
+    path = write(tmp_path, SETTINGS.replace("lego", "fern"))
+    assert [clone.path.stem for clone in duplicate_config.plan(path, None, None, False)] == [
+        "flower", "fortress", "horns", "leaves", "orchids", "room", "trex",
+    ]  # fmt: skip
 
 
 def test_what_stands_in_the_way(source, tmp_path, capsys):

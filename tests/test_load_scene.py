@@ -9,7 +9,7 @@ from infonerf.command_line import parse_options
 from infonerf.config import DataConfig
 from run_nerf_helpers import LOADERS, create_networks, create_renderer, load_scene
 from support.draws import seeded
-from support.scenes import HEIGHT, WIDTH, refused, write_blender, write_dtu
+from support.scenes import HEIGHT, WIDTH, refused, write_blender, write_dtu, write_llff
 
 CHANGED = {
     "half_res": True, "testskip": 3, "white_bkgd": True, "train_scene": [1], "test_scene": [3], "fewshot": 1,
@@ -35,9 +35,9 @@ def test_load_scene(tmp_path):
     assert scene.photographs.mask(0).sum() == HEIGHT * WIDTH / 2
 
 
-@pytest.mark.parametrize(("kind", "write"), [("blender", write_blender), ("dtu", write_dtu)])
+@pytest.mark.parametrize(("kind", "write"), [("blender", write_blender), ("dtu", write_dtu), ("llff", write_llff)])
 def test_pixel_center_is_the_cameras(tmp_path, kind, write):
-    data = DataConfig(datadir=str(write(tmp_path / "scene")), dataset_type=kind, train_scene=[0])
+    data = DataConfig(datadir=str(write(tmp_path / "scene")), dataset_type=kind, train_scene=[1])
     assert load_scene(data).cameras.pixel_center == 0
     assert load_scene(replace(data, pixel_center=0.5)).cameras.pixel_center == 0.5
 
@@ -47,7 +47,7 @@ def test_pixel_center_is_the_cameras(tmp_path, kind, write):
     [
         ("blender", {"test_scene": [1]}, "--test_scene: not for Blender scenes"),
         ("blender", {"maskdir": "masks"}, "--maskdir: not for Blender scenes"),
-        ("llff", {}, "--dataset_type llff: not supported yet, expected blender or dtu"),
+        ("llff", {"maskdir": "masks"}, "--maskdir: not for LLFF scenes"),
     ],
 )
 def test_load_scene_refuses(kind, options, message):

@@ -24,7 +24,8 @@ from infonerf.training import checkpoint
 from infonerf.version import VERSION
 from load_blender import load_blender
 from load_dtu import load_dtu
-from support.scenes import random_pixels, small_networks, write_blender, write_dtu
+from load_llff import load_llff
+from support.scenes import random_pixels, small_networks, write_blender, write_dtu, write_llff
 
 
 class Loader(NamedTuple):
@@ -69,6 +70,18 @@ def cameras(folder: Path) -> Loader:
         np.savez_compressed(packed, **archive)
     data = DataConfig(datadir=str(scan), train_scene=[0])
     return Loader(path, [path.read_bytes(), packed.getvalue()], lambda: check_scene(load_dtu(data)))
+
+
+def poses_bounds(folder: Path) -> Loader:
+    scene = write_llff(folder / "llff", n=3)
+    path, single = scene / "poses_bounds.npy", io.BytesIO()
+    np.save(single, np.load(path).astype(np.float32))
+
+    def read():
+        for no_ndc in (False, True):
+            check_scene(load_llff(DataConfig(datadir=str(scene), dataset_type="llff", no_ndc=no_ndc)))
+
+    return Loader(path, [path.read_bytes(), single.getvalue()], read)
 
 
 CONFIG = b"""# a run
@@ -195,7 +208,8 @@ def events(folder: Path) -> Loader:
 
 
 LOADERS = {
-    "transforms.json": transforms, "cameras.npz": cameras, "png": lambda folder: images(folder, ".png"),
+    "transforms.json": transforms, "cameras.npz": cameras, "poses_bounds.npy": poses_bounds,
+    "png": lambda folder: images(folder, ".png"),
     "jpeg": lambda folder: images(folder, ".jpg"), "config": configs, "duplicate_config": sources,
     "checkpoint": checkpoints, "metrics.json": records, "args.txt": runs, "events": events,
 }  # fmt: skip

@@ -32,6 +32,15 @@ def test_fewshot_seed_decides_the_draw():
 
 
 @pytest.mark.parametrize(
+    ("n_views", "fewshot", "expected"),
+    [(17, 3, (0, 8, 16)), (7, 4, (0, 2, 4, 6)), (6, 3, (0, 2, 5)), (5, 1, (0,)), (5, 5, (0, 1, 2, 3, 4))],
+)
+def test_even_choice(n_views, fewshot, expected):
+    assert choose_views(n_views, None, fewshot, 0, "even") == expected
+    assert choose_views(n_views, [2, 1], 0, 0, "even") == (2, 1)
+
+
+@pytest.mark.parametrize(
     ("train_scene", "fewshot", "message"),
     [
         ([26, 100], 0, r"--train_scene: found view 100, expected 0\.\.99"),

@@ -12,7 +12,7 @@ from infonerf.training.sampler import TrainingColours
 from run_nerf import create_fixed_stepper, create_trainer
 from support import graphs
 from support.devices import TINY
-from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
+from support.scenes import HEIGHT, WIDTH, forward_scene, memory_scene, with_photographs
 
 CPU = torch.device("cpu")
 DEFAULT = ["--no_batching", "--N_importance", "5", "--use_viewdirs"]
@@ -34,8 +34,11 @@ CASES = {
         "--distortion_lambda", "0.1", "--mi_mlp",
     ],
     "a grid": [*DEFAULT, "--skip_empty", "--visual_hull"],
+    "in NDC": [*DEFAULT, "--dataset_type", "llff", "--skip_empty", "--range_start", "0.5", "--range_end_iter", "5"],
 }  # fmt: skip
 RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.eye(HEIGHT, WIDTH, dtype=np.float32))
+
+FORWARD = forward_scene()
 
 
 def trainer_of(options, fixed=False, capture=None, device=CPU, precision="fp32", dtype=torch.float64, ranks=None):
@@ -43,7 +46,7 @@ def trainer_of(options, fixed=False, capture=None, device=CPU, precision="fp32",
     they are as always."""
     given = [*TINY, "--density_bias", "0.3", "--precision", precision, "--netchunk", "32", *options]
     config = parse_options(given)[0].replace(cuda_graphs=fixed)
-    trainer = create_trainer(config, RGBA, device)
+    trainer = create_trainer(config, FORWARD if config.data.dataset_type == "llff" else RGBA, device)
     if precision == "fp32":
         for networks in (trainer.networks, *([trainer.average.networks] if trainer.average else [])):
             for network in networks:

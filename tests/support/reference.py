@@ -30,6 +30,13 @@ def pixel_ray(c2w, fx, fy, cx, cy, row, col):
     return c2w[:3, 3], c2w[:3, :3] @ camera_direction
 
 
+def ndc_point(x_scale, y_scale, point):
+    """A point of the world as a pinhole camera at the origin that looks along -z projects it: -1 to 1 across the image,
+    and -1 to 1 for depths from 1 to infinity."""
+    x, y, z = point
+    return f64([x_scale * x / -z, y_scale * y / -z, 1 - 2 / -z])
+
+
 def length(vector):
     """Euclidean length of a 3-vector, |d| in the formulas (docs/method.md, Cameras and rays, Compositing)."""
     x, y, z = vector

@@ -1,4 +1,4 @@
-"""Small scenes and networks for tests: in memory, and as files of both data sets."""
+"""Small scenes and networks for tests: in memory, and as files of each data set."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infonerf.fields.field import CoarseFine
 from infonerf.fields.nerf import NeRF
-from infonerf.scene.cameras import Cameras, Rays
+from infonerf.scene.cameras import NDC, Cameras, Rays
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.system.errors import InputError
 
@@ -52,6 +52,23 @@ def memory_scene(n_views: int = 6, train=(0, 1), white: bool = False, pixel_cent
         photographs=Photographs(lambda view: random_pixels(view, 3, *sizes[view]).astype(np.float32) / 255),
         white_background=white,
     )
+
+
+def forward_poses(n: int) -> np.ndarray:
+    """v 3 4: cameras near the origin that look along about -z."""
+    rng, poses = np.random.default_rng(5), []
+    for _ in range(n):
+        turn, _ = np.linalg.qr(np.eye(3) + 0.05 * rng.normal(size=(3, 3)))
+        poses.append(np.column_stack([turn * np.sign(np.diag(turn)), rng.uniform(-0.3, 0.3, 3)]))
+    return np.stack(poses)
+
+
+def forward_scene(n_views: int = 6) -> Scene:
+    """The views of `memory_scene` from cameras that look one way, in NDC."""
+    scene = memory_scene(n_views, pixel_center=0.5)
+    cameras = replace(scene.cameras, poses=torch.from_numpy(forward_poses(n_views)), near=0.0, far=1.0,
+                      ndc=NDC(2.4, 2.75))  # fmt: skip
+    return replace(scene, cameras=cameras)
 
 
 def with_photographs(scene: Scene, **readers) -> Scene:
@@ -157,6 +174,36 @@ def write_dtu(folder, n: int = 6, masks: bool = True, height: int = HEIGHT, widt
         mask[:, : width // 2] = 255
         for i in range(n):
             iio.imwrite(folder / "mask" / f"{i:03d}.png", mask)
+    return folder
+
+
+def poses_bounds(poses: np.ndarray, hwf, bounds: np.ndarray) -> np.ndarray:
+    """v 17, as in poses_bounds.npy, of OpenGL poses (v 3 4), height, width and focal length, and depths (v 2)."""
+    right, up, back, centre = np.moveaxis(poses, -1, 0)
+    fifth = np.broadcast_to(np.asarray(hwf, float), centre.shape)
+    columns = np.stack([-up, right, back, centre, fifth], axis=-1)
+    return np.concatenate([columns.reshape(-1, 15), bounds], axis=1)
+
+
+def llff_cameras(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Poses (v 3 4) in a world that is turned, moved and scaled, and depths (v 2)."""
+    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    turn = turn * np.linalg.det(turn)
+    poses = forward_poses(n)
+    centres = 5 * poses[:, :, 3] @ turn.T + [3, -2, 7]
+    return np.concatenate([turn @ poses[:, :, :3], centres[..., None]], axis=-1), np.array(
+        [[9.0 + 0.1 * i, 80.0 - i] for i in range(n)]
+    )
+
+
+def write_llff(folder, n: int = 9, factor: int = 8, height: int = HEIGHT, width: int = WIDTH):
+    """A scene in the layout of LLFF, whose images are of 1/factor of the size of which its poses tell."""
+    images = folder / ("images" if factor == 1 else f"images_{factor}")
+    images.mkdir(parents=True)
+    for i in range(n):
+        iio.imwrite(images / f"image{i:03d}.png", random_pixels(i, 3, height, width))
+    poses, bounds = llff_cameras(n)
+    np.save(folder / "poses_bounds.npy", poses_bounds(poses, [factor * height, factor * width, 12.0 * factor], bounds))
     return folder
 
 

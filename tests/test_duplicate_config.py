@@ -83,6 +83,9 @@ def test_the_default_source_is_shipped():
     ("#datadir = data/x\ndatadir = data/lego", "#datadir = data/x\ndatadir = data/mic"),
     ("datadir = data/lego\nmaskdir = data/lego/mask", "datadir = data/mic\nmaskdir = data/mic/mask"),
     ("datadir = data/lego\nmaskdir =", "datadir = data/mic\nmaskdir ="),
+    ("datadir = data/lego\nmaskdir = # lego", "datadir = data/mic\nmaskdir = # lego"),
+    ("datadir = data/lego\nmaskdir = None  # lego", "datadir = data/mic\nmaskdir = None  # lego"),
+    ("datadir = data/a#b/lego  # lego", "datadir = data/a#b/mic  # lego"),
     ("[lego]\n---\n; lego\nshape = lego\nwandb_group = a/lego\ndatadir = lego",
      "[lego]\n---\n; lego\nshape = lego\nwandb_group = a/lego\ndatadir = mic"),
 ])  # fmt: skip

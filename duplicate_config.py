@@ -15,6 +15,7 @@ from infonerf.command_line import LONGEST_LINE, NO_VALUE, config_chain, settings
 from infonerf.system.arguments import ScriptParser
 from infonerf.system.errors import InputError, exit_status
 from infonerf.system.files import atomic_file
+from infonerf.system.logs import say
 
 LEGO = Path(__file__).parent / "configs/infonerf/synthetic/lego.txt"
 SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
@@ -248,7 +249,7 @@ def run(argv: list[str]) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as file:
                 file.write(content)
-        print(f"{('would write' if args.dry_run else 'wrote') if wanted else 'unchanged'} {path}")
+        say(f"{('would write' if args.dry_run else 'wrote') if wanted else 'unchanged'} {path}")
     return 0
 
 

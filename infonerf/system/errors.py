@@ -16,7 +16,7 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(logs.printable(message))
 
 
 class Stopped(BaseException):
@@ -32,11 +32,12 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
     used; 1, likewise, where the system fails (a full disk or memory, say); 130 after Ctrl-C, 143 after SIGTERM.
 
     What ends all ranks (`infonerf.system.ranks`) is said by the first one."""
+    logs.escape_for_console()
     try:
         return run()
     except (InputError, OSError) as error:
         if not (logs.silent and getattr(error, "of_all_ranks", False)):
-            print(f"{program}: error: {error}", file=sys.stderr)
+            print(logs.printable(f"{program}: error: {error}"), file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except Stopped as stopped:
         logs.complain(f"{program}: {stopped}; what was done is kept, and the same command goes on from it")

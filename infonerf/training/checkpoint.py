@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from infonerf.fields.field import CoarseFine
-from infonerf.system.errors import InputError
+from infonerf.system.errors import InputError, out_of_memory
 from infonerf.system.files import atomic_file, free_path, make_folder
 from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.version import VERSION
@@ -69,6 +69,8 @@ class Checkpoint:
             except InputError as error:
                 raise InputError(f"{self.path}: {error}") from error
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+                if out_of_memory(error):
+                    raise
                 raise InputError(f"{self.path}: its entry {entry} cannot be used ({error})") from error
         return missing
 
@@ -280,6 +282,8 @@ def read(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
+        if out_of_memory(error):  # no fault of the file
+            raise
         reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
         if re.search("weights.only", reason, re.IGNORECASE):  # torch's advice is to execute what is in the file
             reason = "no torch file, or one that holds more than tensors and plain values"

@@ -133,6 +133,16 @@ def test_dtu_scans_by_number(tmp_path):
         assert (config.run.expname, config.data.datadir) == (f"dtu/infonerf/{name}", f"./data/DTU/{name}")
 
 
+def test_a_config_of_ones_own_photographs(tmp_path):
+    """Its scene has the name of its file and of its run alone."""
+    text = "expname = mine\ndatadir = ./data/mine\ndataset_type = blender\nmaskdir = None  # none\n"
+    path = write(tmp_path, text, "mine.txt")
+    assert main([str(path), "--scenes", "garden"]) == 0
+    assert (tmp_path / "garden.txt").read_text() == path.read_text().replace("mine", "garden")
+    config, _ = parse_options(["--config", str(tmp_path / "garden.txt")])
+    assert (config.run.expname, config.data.datadir, config.data.maskdir) == ("garden", "./data/garden", None)
+
+
 def test_a_source_of_another_name(tmp_path):
     path = write(tmp_path, SETTINGS, "args.txt")
     assert main([str(path), "--scenes", "mic"]) == 0

@@ -138,6 +138,8 @@ def create_parser() -> OptionParser:
         usage="python run_nerf.py --config FILE [--OPTION VALUE ...]",
         description="Train InfoNeRF, or the NeRF it builds on, from a few photographs; resume; render. "
         "Options marked (+) are not in the released code.",
+        epilog="A first run: python run_nerf.py --config configs/infonerf/sample.txt. What a run leaves, and what "
+        "to do when something goes wrong: README.md.",
         allow_abbrev=False,
         add_config_file_help=False,
         add_env_var_help=False,
@@ -172,16 +174,17 @@ class ListAction(argparse.Action):
 def list_items(words: list[str]) -> list[str]:
     """`26 86`, `26, 86`, `[26, 86]`, `(26 86)` or any of them in quotes, in one word or several -> 26 and 86."""
     text = " ".join(words).strip(" \t'\"")
-    if text[:1] + text[-1:] in ("[]", "()"):
-        text = text[1:-1].strip()
-        words = text and words
-    items = re.split(r"\s*,\s*|\s+", text.removesuffix(",").rstrip())
-    return [item.strip("'\"") for item in items] if words else []
+    in_brackets = text[:1] + text[-1:] in ("[]", "()")
+    text = text[1:-1].strip() if in_brackets else text
+    if not text and (in_brackets or not words):
+        return []
+    return [item.strip("'\"") for item in re.split(r"\s*,\s*|\s+", text.removesuffix(",").rstrip())]
 
 
 def or_default(parse: Callable[[str], Any] | None, default: Any) -> Callable[[str], Any]:
     """A type for argparse: as `parse`, None for text; and the word None is the default."""
-    return lambda text: default if text == "None" else parse(text) if parse else text
+    parse = parse or str
+    return lambda text: default if text == "None" else parse(text)
 
 
 def add_option(group, name: str, default, option) -> None:

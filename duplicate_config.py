@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from infonerf.command_line import LONGEST_LINE, config_chain, settings_in
+from infonerf.command_line import LONGEST_LINE, NO_VALUE, config_chain, settings_in
 from infonerf.system.arguments import ScriptParser
 from infonerf.system.errors import InputError, exit_status
 from infonerf.system.files import atomic_file
+from infonerf.system.logs import say
 
 LEGO = Path(__file__).parent / "configs/infonerf/synthetic/lego.txt"
 SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
@@ -52,7 +53,7 @@ def setting_of(line: str) -> Setting | None:
     text = line.lstrip("\ufeff").strip()
     if not text or text[0] in "#;[" or text.startswith("---"):
         return None
-    match = SETTING.fullmatch(text)
+    match = SETTING.fullmatch(NO_VALUE.sub(r"\1", text))
     if match is None:
         raise ValueError(f"found {text!r}, expected `option = value`")
     return Setting(match["name"].removeprefix("--"), match["value"] or "", line.index(text) + match.start("value"))
@@ -68,7 +69,8 @@ def naming_settings(lines: list[str], source: Path) -> dict[int, Setting]:
             setting = setting_of(line)
         except ValueError as error:
             raise InputError(f"{source}: line {index + 1}: {error}") from error
-        if setting and setting.name in (*NAMING, BASE) and (setting.value or setting.name != "maskdir"):
+        none = setting and setting.name == "maskdir" and setting.value in ("", "None")
+        if setting and setting.name in (*NAMING, BASE) and not none:
             settings[index] = setting
     for name in ("expname", "datadir"):
         if not any(setting.name == name and setting.value for setting in settings.values()):
@@ -250,7 +252,7 @@ def run(argv: list[str]) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as file:
                 file.write(content)
-        print(f"{('would write' if args.dry_run else 'wrote') if wanted else 'unchanged'} {path}")
+        say(f"{('would write' if args.dry_run else 'wrote') if wanted else 'unchanged'} {path}")
     return 0
 
 

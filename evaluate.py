@@ -18,7 +18,7 @@ from infonerf.evaluation.record import metrics_table, records_table
 from infonerf.scene.splits import check_views
 from infonerf.system.arguments import COUNT, POSITIVE, ScriptParser
 from infonerf.system.errors import exit_status
-from infonerf.system.logs import progress_bar
+from infonerf.system.logs import progress_bar, say
 from infonerf.system.ranks import Ranks
 from run_nerf_helpers import OpenedRun, evaluate_checkpoint, open_checkpoint, views_of
 
@@ -122,10 +122,10 @@ def run(argv: list[str]) -> int:
             for logdir in given.logdir:
                 configs[str(logdir)] = run_config(logdir).replace(**options_of(given))
         if given.rays or given.tiles:
-            print(ranks.of_first(lambda: estimates(configs, given)))
+            say(ranks.of_first(lambda: estimates(configs, given)))
         else:
             records = {name: evaluate_checkpoint(config, [given.kind], ranks) for name, config in configs.items()}
-            print(records_table({name: record[given.kind] for name, record in records.items()}))
+            say(records_table({name: record[given.kind] for name, record in records.items()}))
     return 0
 
 

@@ -29,7 +29,7 @@ from infonerf.rendering.occupancy import Occupancy
 from infonerf.rendering.pictures import thumbnails
 from infonerf.rendering.renderer import Renderer
 from infonerf.scene.scene import Scene
-from infonerf.system.errors import InputError, exit_status
+from infonerf.system.errors import MEMORY, InputError, exit_status, out_of_memory
 from infonerf.system.files import atomic_file, make_folder, sole_owner
 from infonerf.system.graphs import Capture, capture_cuda
 from infonerf.system.interrupt import Interrupt, Stopped
@@ -367,8 +367,8 @@ def measure_held_out(trainer: Trainer, log: Log) -> bool:
 
 
 def make_pictures(trainer: Trainer, config: Config, scene: Scene, log: Log, interrupt: Interrupt) -> bool:
-    """The pictures that are due, if any: a validation view for TensorBoard, the test views, the path video. Neither a
-    test image that cannot be read nor a full disk may end the training."""
+    """The pictures that are due, if any: a validation view for TensorBoard, the test views, the path video. A test
+    image that cannot be read, a full disk, or memory that suffices only to train may not end the training."""
     step, saving = trainer.step, config.saving
     makers = {
         "thumbnails": (saving.i_img, lambda run: log.images(step, thumbnails(run.renderer, scene))),
@@ -379,8 +379,11 @@ def make_pictures(trainer: Trainer, config: Config, scene: Scene, log: Log, inte
     for name, make in wanted.items():
         try:
             make(OpenedRun(config, scene, trainer.picture_renderer(), step, interrupt))
-        except (InputError, OSError) as error:
-            say(f"WARNING: step {step}: not all {name} were made: {error}")
+        except Exception as error:
+            short = trainer.ranks.size == 1 and out_of_memory(error)  # of several ranks the others would wait
+            if not short and not isinstance(error, (InputError, OSError)):
+                raise
+            say(f"WARNING: step {step}: not all {name} were made: {MEMORY if short else error}")
     return bool(wanted)
 
 
@@ -581,8 +584,8 @@ def run(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done; 1 a loss that is not finite, or a system that fails (disk, memory); 2 a file or
-    option that cannot be used; 130 or 143 stopped."""
+    """Exit status: 0 done; 1 a loss that is not finite, or a system that fails (a full disk); 2 a file or
+    option that cannot be used, or too little memory for it; 130 or 143 stopped."""
     return exit_status("run_nerf.py", lambda: run(sys.argv[1:] if argv is None else argv))
 
 

@@ -24,6 +24,7 @@ from infonerf.jobs import ROOT, Job, config_files, create_jobs, jobs_table, with
 from infonerf.slurm import run_on_slurm
 from infonerf.system.arguments import ScriptParser
 from infonerf.system.errors import InputError, exit_status
+from infonerf.system.logs import printable
 
 CONFIGS = "configs/infonerf/synthetic"
 RUN_NERF = (sys.executable, "run_nerf.py")
@@ -116,7 +117,7 @@ def relay(source: BinaryIO, log: BinaryIO, label: str | None) -> None:
 def prefixed(lines: list[bytes], label: str) -> bytes:
     """Without the progress bars' cursor movements, which would go into other runs' lines."""
     lines = [re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", line) for line in lines]
-    return b"".join(b"%s | %s\n" % (label.encode(), line) for line in lines if line.strip())
+    return b"".join(b"%s | %s\n" % (label.encode(errors="backslashreplace"), line) for line in lines if line.strip())
 
 
 def to_terminal(data: bytes) -> None:
@@ -127,7 +128,7 @@ def to_terminal(data: bytes) -> None:
 
 def print_line(text: str) -> None:
     with suppress(OSError):
-        print(text, flush=True)
+        print(printable(text, keep="\n"), flush=True)
 
 
 # The runs.

@@ -1,8 +1,11 @@
 """Command line and config files -> a checked Config, and back to the text of a config file.
 
 A flag may be given as `--entropy`, `--entropy True` or `--entropy False`, and in a config file as `entropy = True`; a
-list as `--train_scene 1 2` and `train_scene = [1, 2]`. A config file that says `base = FILE` is the lines that differ
-from that file, whose path is relative to its own. The command line wins over the config, the config over its base.
+list as `1 2` or `1, 2`, in brackets, parentheses or quotes, in both. The value None is the option's default, whatever a
+config says. In a config file a comment begins at # or ; where a line begins or after a space: `data/a#b` is a path.
+
+A config file that says `base = FILE` is the lines that differ from that file, whose path is relative to its own. The
+command line wins over the config, the config over its base.
 """
 
 import argparse
@@ -11,8 +14,10 @@ import io
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import configargparse
 
@@ -22,6 +27,8 @@ from infonerf.system.errors import InputError
 
 LEFT_OUT = ("ft_path", "no_reload")  # of args.txt: how the run was started is no part of it
 LONGEST_LINE = 10_000  # of a config file: the parser takes its time
+NO_VALUE = re.compile(r"^(\s*[^:=;#\s]+\s*[:=]?)\s+[#;].*")  # but a comment, which the parser would take for one
+BASE_LINE = re.compile(r"\s*(--)?base\s*([=:\s]|$)")
 
 
 # Config files.
@@ -41,15 +48,13 @@ def read_config(path: str) -> str:
 
 
 def open_config(path: str, *_) -> io.StringIO:
-    """The lines of a config file that set an option. One of value None, as nerf-pytorch's args.txt have them, is not
-    given; `base` is no option (see config_chain)."""
+    """The lines of a config file that set an option; `base` is none (see config_chain)."""
     return named_stream(path, setting_lines(read_config(path)))
 
 
 def setting_lines(text: str) -> str:
     lines = io.StringIO(text, newline=None)
-    left_out = re.compile(r"\s*(--)?([\w-]+\s*[=:]\s*None|base\s*([=:\s].*)?)\s*")
-    return "".join(line for line in lines if not left_out.fullmatch(line))
+    return "".join(NO_VALUE.sub(r"\1", line) for line in lines if not BASE_LINE.match(line))
 
 
 def named_stream(path: str, text: str) -> io.StringIO:
@@ -59,9 +64,10 @@ def named_stream(path: str, text: str) -> io.StringIO:
 
 
 def settings_in(path: str) -> dict[str, str | list]:
-    """What a config file sets by itself, without its base."""
+    """What a config file sets by itself, without its base, and not to None."""
     try:
-        return configargparse.DefaultConfigFileParser().parse(open_config(path))
+        given = configargparse.DefaultConfigFileParser().parse(open_config(path))
+        return {name: value for name, value in given.items() if value != "None"}
     except configargparse.ConfigFileParserException as error:
         raise InputError(f"--config {path}: {error}".replace("\n", " ")) from error
 
@@ -69,7 +75,7 @@ def settings_in(path: str) -> dict[str, str | list]:
 def base_of(path: str) -> str | None:
     """The config file that another one is based on, None where it stands alone."""
     text = io.StringIO(read_config(path), newline=None)
-    lines = [line for line in text if re.match(r"\s*(--)?base\s*([=:\s]|$)", line)]
+    lines = [line for line in text if BASE_LINE.match(line)]
     if not lines:
         return None
     given = configargparse.DefaultConfigFileParser().parse(named_stream(path, lines[-1])).popitem()[1]
@@ -132,6 +138,8 @@ def create_parser() -> OptionParser:
         usage="python run_nerf.py --config FILE [--OPTION VALUE ...]",
         description="Train InfoNeRF, or the NeRF it builds on, from a few photographs; resume; render. "
         "Options marked (+) are not in the released code.",
+        epilog="A first run: python run_nerf.py --config configs/infonerf/sample.txt. What a run leaves, and what "
+        "to do when something goes wrong: README.md.",
         allow_abbrev=False,
         add_config_file_help=False,
         add_env_var_help=False,
@@ -148,21 +156,56 @@ def create_parser() -> OptionParser:
     return parser
 
 
+class ListAction(argparse.Action):
+    """A list in any usual form. parse: the type of its items."""
+
+    def __init__(self, *args, parse, **facts):
+        super().__init__(*args, nargs="*", **facts)
+        self.parse = parse
+
+    def __call__(self, parser, namespace, words, option_string=None):
+        try:
+            items = self.default if words == ["None"] else [self.parse(item) for item in list_items(words)]
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, f"{error}; a list is of the form 26 86 2 55") from error
+        setattr(namespace, self.dest, items)
+
+
+def list_items(words: list[str]) -> list[str]:
+    """`26 86`, `26, 86`, `[26, 86]`, `(26 86)` or any of them in quotes, in one word or several -> 26 and 86."""
+    text = " ".join(words).strip(" \t'\"")
+    in_brackets = text[:1] + text[-1:] in ("[]", "()")
+    text = text[1:-1].strip() if in_brackets else text
+    if not text and (in_brackets or not words):
+        return []
+    return [item.strip("'\"") for item in re.split(r"\s*,\s*|\s+", text.removesuffix(",").rstrip())]
+
+
+def or_default(parse: Callable[[str], Any] | None, default: Any) -> Callable[[str], Any]:
+    """A type for argparse: as `parse`, None for text; and the word None is the default."""
+    parse = parse or str
+    return lambda text: default if text == "None" else parse(text)
+
+
 def add_option(group, name: str, default, option) -> None:
-    help = f"{option.help} (+)" if option.ours else option.help
+    facts = {"default": default, "help": f"{option.help} (+)" if option.ours else option.help}
     if isinstance(default, bool):
-        group.add_argument(f"--{name}", type=flag, nargs="?", const=True, default=default, metavar="BOOL", help=help)
+        group.add_argument(f"--{name}", type=or_default(flag, default), nargs="?", const=True, metavar="BOOL", **facts)
         return
-    metavar = option.metavar or (None if option.choices else "VALUE")
-    group.add_argument(f"--{name}", type=option.parse, default=default, choices=option.choices, metavar=metavar,
-                       nargs="*" if option.many else None, help=help)  # fmt: skip
+    facts["metavar"] = option.metavar or (None if option.choices else "VALUE")
+    if option.many:
+        group.add_argument(f"--{name}", action=ListAction, parse=option.parse, **facts)
+    else:
+        group.add_argument(f"--{name}", type=or_default(option.parse, default), choices=option.choices, **facts)
 
 
 def add_inert_options(group) -> None:
     for name, default in NO_EFFECT.items():
-        group.add_argument(f"--{name}", nargs="?", const=True, default=default, metavar="VALUE", help="no effect")
+        group.add_argument(f"--{name}", type=or_default(None, default), nargs="?", const=True, default=default,
+                           metavar="VALUE", help="no effect")  # fmt: skip
     for name in REFUSED:
-        group.add_argument(f"--{name}", nargs="?", const="True", metavar="VALUE", help="refused")
+        group.add_argument(f"--{name}", type=or_default(None, None), nargs="?", const="True", metavar="VALUE",
+                           help="refused")  # fmt: skip
 
 
 def parse_options(argv: list[str] | None = None) -> tuple[Config, list[str]]:
@@ -208,13 +251,22 @@ def check_complete(config: Config) -> None:
 
 def check_writable_in_config(name: str, value: str) -> None:
     """A run is described by its args.txt: raise InputError for a value that a config file cannot hold."""
-    try:
-        held = configargparse.DefaultConfigFileParser().parse(io.StringIO(setting_lines(f"{name} = {value}")))
-        value.encode()  # in the command line, bytes that are no text
-    except (configargparse.ConfigFileParserException, UnicodeEncodeError):
-        held = {}
-    if held != {name: value} or "\0" in value:
-        raise InputError(f"--{name}: found {value!r}, expected what a config file can hold (no quotes, # or [])")
+    if text_line(name, value) is None:
+        raise InputError(f"--{name}: found {value!r}, expected what a config file can hold (one line, no [])")
+
+
+def text_line(name: str, value: str) -> str | None:
+    """The line of a config file that sets an option to a text, in quotes where it needs them; None where none does."""
+    for quote in ("", "'", '"'):
+        line = f"{name} = {quote}{value}{quote}"
+        try:
+            value.encode()  # in the command line, bytes that are no text
+            held = configargparse.DefaultConfigFileParser().parse(io.StringIO(setting_lines(line)))
+        except (configargparse.ConfigFileParserException, UnicodeEncodeError):
+            continue
+        if held == {name: value} and "\0" not in value:
+            return line
+    return None
 
 
 # What a user should know before a run starts.
@@ -267,7 +319,8 @@ def as_text(config: Config) -> str:
     """All options as the text of a config file that gives the same run."""
     values = config.values()
     given = {name: values[name] for name in sorted(values) if name not in LEFT_OUT and values[name] is not None}
-    return "".join(f"{name} = {value}\n" for name, value in given.items())
+    texts = {name: text_line(name, value) for name, value in given.items() if isinstance(value, str)}
+    return "".join(f"{texts.get(name) or f'{name} = {value}'}\n" for name, value in given.items())
 
 
 def run_config(folder: Path) -> Config:

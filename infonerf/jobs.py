@@ -71,9 +71,9 @@ def with_absolute_paths(options: list[str], caller: Path) -> list[str]:
     words = []
     for word in options:
         name, equals, value = word.partition("=")
-        if words and words[-1] in names and not word.startswith("--"):
+        if words and words[-1] in names and not word.startswith("--") and word != "None":
             word = os.path.join(caller, word)
-        elif name in names and equals:
+        elif name in names and equals and value != "None":
             word = f"{name}={os.path.join(caller, value)}"
         words.append(word)
     return words

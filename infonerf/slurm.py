@@ -16,6 +16,7 @@ from infonerf.command_line import as_text
 from infonerf.jobs import ROOT, Job
 from infonerf.system.errors import InputError
 from infonerf.system.files import atomic_file
+from infonerf.system.logs import say
 
 MEMORY = "slurm.json"
 # Those with which sbatch would submit something else, elsewhere, or wait.
@@ -67,8 +68,8 @@ def run_on_slurm(jobs: list[Job], given: str, command: Sequence[str], options: l
         ask("scancel", number)
         raise
     for index, job in enumerate(wanted):
-        print(f"== {job.shown}: {job.state}, job {number}_{index}, from step {job.step} of {job.n_steps}, "
-              f"log {job.folder / 'train.log'}")  # fmt: skip
+        say(f"== {job.shown}: {job.state}, job {number}_{index}, from step {job.step} of {job.n_steps}, "
+            f"log {job.folder / 'train.log'}")  # fmt: skip
 
 
 def sbatch_options(given: str) -> list[str]:

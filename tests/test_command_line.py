@@ -237,14 +237,69 @@ def test_help_marks_what_the_released_code_lacks(capsys):
     assert {name for name, text in helped.items() if "(+)" in text} == OURS.keys() | BEYOND.keys()
 
 
-def test_none_in_a_config_is_not_given(tmp_path):
-    text = "ft_path = None\nalpha_model_path = None\nentropy_end_iter=None\nmaskdir : None\n"
-    config, _ = parse_options(write_config(tmp_path, text))
-    assert (config.run.ft_path, config.losses.entropy_end_iter, config.data.maskdir) == (None,) * 3
+@pytest.mark.parametrize("comment", ["", "  # afresh", "\t; afresh", " #", " ;None"])
+@pytest.mark.parametrize("line", ["{} = None", "{}=None", "--{}: None", "{} None", "{} = 'None'"])
+def test_none_is_the_default_of_every_option(tmp_path, line, comment):
+    names = defaults().keys() - {"expname", "datadir", "dataset_type"}
+    given = parse_options(write_config(tmp_path, "\n".join(line.format(name) + comment for name in sorted(names))))
+    assert given == parse_options(MINIMAL)
 
 
-@pytest.mark.parametrize("name", ["a # b", '"quoted"', "[a, b]", " a", "a\nlrate = 1", "a\rb", "None", "\0",
-                                  "\udc80"])  # fmt: skip
+def test_none_wins_over_a_base_and_over_a_config(tmp_path):
+    lines = "maskdir = m\nsmooth_pixel_range = 3\nN_rand = 5\ntrain_scene = 1 2\nentropy = True\n"
+    base = write_config(tmp_path, lines)
+    named = ("maskdir", "smooth_pixel_range", "N_rand", "train_scene", "entropy")
+    (tmp_path / "top.txt").write_text("base = c.txt\n" + "".join(f"{name} = None  # as usual\n" for name in named))
+    for words in (["--config", str(tmp_path / "top.txt")], [*base, *(f"--{name}=None" for name in named)]):
+        assert parse_options(words)[0] == parse_options(MINIMAL)[0]
+
+
+LISTS = ["26 8 2 55", "26, 8, 2, 55", "26,8,2,55", "26 ,8 , 2,55,", "[26, 8, 2, 55]", "[26 8 2 55]", "( 26,8,2,55 )",
+         "'26 8 2 55'", '"26, 8, 2, 55"', "'[26, 8, 2, 55]'", '["26", "8", "2", "55"]', "['26', '8', '2', '55']",
+         "26\t8  2 55", "[26, 8, 2, 55,]"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_a_list_in_any_usual_form(tmp_path, text):
+    """In a config, in its base, and on the command line, as one word and as the shell splits it."""
+    expected = [26, 8, 2, 55]
+    for line in (f"train_scene = {text}", f"train_scene: {text}  # four", f"--train_scene {text}\t; [1, 2]"):
+        config = write_config(tmp_path, line)
+        (tmp_path / "top.txt").write_text("base = c.txt\nseed = 1")
+        assert parse_options(config)[0].data.train_scene == expected
+        assert parse_options(["--config", str(tmp_path / "top.txt")])[0].data.train_scene == expected
+    for words in ([text], text.split()):
+        config, _ = parse_options([*MINIMAL, "--train_scene", *words, "--seed", "3"])
+        assert (config.data.train_scene, config.batch.seed) == (expected, 3)
+    (tmp_path / "args.txt").write_text(as_text(config))
+    assert parse_options(["--config", str(tmp_path / "args.txt")])[0] == config
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("7", [7]), ("[7]", [7]), ("[]", []), ("[ ]", []), ("-1", [-1]), ("[-1]", [-1]), ("(3, -1)", [3, -1]),
+])  # fmt: skip
+def test_short_lists(tmp_path, text, expected):
+    assert parse_options(write_config(tmp_path, f"train_scene = {text}"))[0].data.train_scene == expected
+    assert parse_options([*MINIMAL, "--train_scene", text])[0].data.train_scene == expected
+
+
+@pytest.mark.parametrize("text", ["1,,2", "1, x", "[1, 2", "1 2]", "[1, 2) ", "1;2", "1.5", "None 1", ",", "26 .. 30"])
+def test_what_is_no_list_is_told_with_the_form_of_one(tmp_path, text):
+    for words in (write_config(tmp_path, f"train_scene = {text}"), [*MINIMAL, "--train_scene", text]):
+        with pytest.raises(InputError, match=r"--train_scene: found '.*', expected an integer.*of the form 26 86 2 55"):
+            parse_options(words)
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    (" = a#b", "a#b"), ("=a;b/#c", "a;b/#c"), (": a#b # c", "a#b"), (" a b ; c", "a b"), (" = a #b", "a"),
+    (" = '#a b'", "#a b"), ("=#a", "#a"), (" = #a", ""), (" =\t; a", ""), (' = "a # b"', "a # b"),
+])  # fmt: skip
+def test_a_comment_begins_after_a_space(tmp_path, text, value):
+    config, _ = parse_options(write_config(tmp_path, f"maskdir{text}\nno_batching  # a view a step\n"))
+    assert (config.data.maskdir, config.batch.no_batching) == (value, True)
+
+
+@pytest.mark.parametrize("name", ["[a, b]", "a\nlrate = 1", "a\rb", "\0", "\udc80"])
 def test_names_that_a_config_cannot_hold_are_refused(name):
     for option in ("expname", "basedir", "datadir", "wandb_group"):
         with pytest.raises(InputError, match=f"--{option}: .*expected what a config file can hold") as caught:
@@ -252,7 +307,8 @@ def test_names_that_a_config_cannot_hold_are_refused(name):
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["sp a ü/x-1", "a\u2028b", "a\x85b", "-x", "a/b/c", "a/./b", "..a/b..", "True"])
+@pytest.mark.parametrize("name", ["sp a ü/x-1", "a\u2028b", "a\x85b", "-x", "a/b/c", "a/./b", "..a/b..", "True",
+                                  "a # b", "a#b", "#1", "; x", '"quoted"', "it's", "'a", " a", "a [1]"])  # fmt: skip
 def test_names_that_a_config_can_hold_are_held(tmp_path, name):
     config, _ = parse_options([*MINIMAL, f"--expname={name}"])
     (tmp_path / "args.txt").write_text(as_text(config), encoding="utf-8")

@@ -83,6 +83,9 @@ def test_the_default_source_is_shipped():
     ("#datadir = data/x\ndatadir = data/lego", "#datadir = data/x\ndatadir = data/mic"),
     ("datadir = data/lego\nmaskdir = data/lego/mask", "datadir = data/mic\nmaskdir = data/mic/mask"),
     ("datadir = data/lego\nmaskdir =", "datadir = data/mic\nmaskdir ="),
+    ("datadir = data/lego\nmaskdir = # lego", "datadir = data/mic\nmaskdir = # lego"),
+    ("datadir = data/lego\nmaskdir = None  # lego", "datadir = data/mic\nmaskdir = None  # lego"),
+    ("datadir = data/a#b/lego  # lego", "datadir = data/a#b/mic  # lego"),
     ("[lego]\n---\n; lego\nshape = lego\nwandb_group = a/lego\ndatadir = lego",
      "[lego]\n---\n; lego\nshape = lego\nwandb_group = a/lego\ndatadir = mic"),
 ])  # fmt: skip
@@ -128,6 +131,16 @@ def test_dtu_scans_by_number(tmp_path):
     for name in ("scan30", "scan34"):
         config, _ = parse_options(["--config", str(tmp_path / f"{name}.txt")])
         assert (config.run.expname, config.data.datadir) == (f"dtu/infonerf/{name}", f"./data/DTU/{name}")
+
+
+def test_a_config_of_ones_own_photographs(tmp_path):
+    """Its scene has the name of its file and of its run alone."""
+    text = "expname = mine\ndatadir = ./data/mine\ndataset_type = blender\nmaskdir = None  # none\n"
+    path = write(tmp_path, text, "mine.txt")
+    assert main([str(path), "--scenes", "garden"]) == 0
+    assert (tmp_path / "garden.txt").read_text() == path.read_text().replace("mine", "garden")
+    config, _ = parse_options(["--config", str(tmp_path / "garden.txt")])
+    assert (config.run.expname, config.data.datadir, config.data.maskdir) == ("garden", "./data/garden", None)
 
 
 def test_a_source_of_another_name(tmp_path):

@@ -13,7 +13,9 @@ Every option of `run_nerf.py`, with its default. This page is made from `infoner
 
 - (+): not in the released code. All other names and defaults are the released ones.
 - A flag is given as `--entropy`, `--entropy True` or `--entropy False`; in a config file as `entropy = True`.
-- A list: `--train_scene 26 86 2 55`; in a config file `train_scene = [26, 86, 2, 55]`.
+- A list: `--train_scene 26 86 2 55`; in a config file `train_scene = [26, 86, 2, 55]`. Both take either form.
+- `None` is an option's default, whatever a config that comes before it says.
+- In a config file a comment begins at `#` or `;` after a space or at the start of a line: `data/a#b` is a path.
 - A config file may begin with `base = FILE`, a path relative to its own folder. It then is the lines that differ from
   that file. The command line wins over the config, the config over its base.
 """

@@ -138,7 +138,7 @@ def append_result(path: Path, expname: str, record: Record) -> None:
     if columns and new:
         with atomic_file(path) as file:
             file.write(b",".join([header.rstrip(b"\r"), *map(str.encode, new)]) + b"\r\n" + lines)
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns + new)
         if file.tell() == 0:
             writer.writeheader()

@@ -81,6 +81,8 @@ def decoded(path: Path, expected: tuple[int, int] | None = None) -> Image.Image:
                 if image.format == "PNG" and image.width * image.height > MOST_PACKED * path.stat().st_size:
                     raise OSError(f"too few bytes for {image.width} x {image.height} pixels")
                 image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # every format has its own errors
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         reason = f"no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else reason

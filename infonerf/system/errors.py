@@ -1,11 +1,17 @@
 """The one error that a user can cause, and how scripts end."""
 
+import errno
 import re
 import signal
 import sys
 from collections.abc import Callable
 
 from infonerf.system import logs
+
+MEMORY = (
+    "out of memory; lower netchunk, N_rand and N_entropy, or netwidth; to render, chunk, or raise render_factor; "
+    "or make the longer side of the photographs shorter, with half_res, say"
+)
 
 
 class InputError(Exception):
@@ -16,7 +22,7 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str):
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(logs.printable(message))
 
 
 class Stopped(BaseException):
@@ -28,34 +34,32 @@ class Stopped(BaseException):
 
 
 def exit_status(program: str, run: Callable[[], int]) -> int:
-    """What a script exits with: what `run` returns; 2, after one line, where a file or option cannot be
-    used; 1, likewise, where the system fails (a full disk or memory, say); 130 after Ctrl-C, 143 after SIGTERM.
+    """What a script exits with: what `run` returns; 2, after one line, where a file or option cannot be used, or needs
+    more memory than there is; 1, likewise, where the system fails (a full disk, say); 130 after Ctrl-C, 143 after
+    SIGTERM.
 
     What ends all ranks (`infonerf.system.ranks`) is said by the first one."""
+    logs.escape_for_console()
     try:
         return run()
-    except (InputError, OSError) as error:
-        if not (logs.silent and getattr(error, "of_all_ranks", False)):
-            print(f"{program}: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
     except Stopped as stopped:
         logs.complain(f"{program}: {stopped}; what was done is kept, and the same command goes on from it")
         return stopped.status
     except KeyboardInterrupt:
         logs.complain(f"{program}: stopped")
         return 130
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+    except Exception as error:
+        short = not isinstance(error, InputError) and out_of_memory(error)
+        if not short and not isinstance(error, (InputError, OSError)):
             raise
-        advice = "lower netchunk, N_rand and N_entropy, or netwidth; to render, chunk"
-        print(f"{program}: error: out of memory; {advice}", file=sys.stderr)
-        return 1
+        if not (logs.silent and getattr(error, "of_all_ranks", False)):
+            print(logs.printable(f"{program}: error: {MEMORY if short else error}"), file=sys.stderr)
+        return 2 if short or isinstance(error, InputError) else 1
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether it says that a device's memory does not suffice. Torch's CPU allocator has no error of its own, and says
-    it in other words on each system."""
-    said = "out of memory|not enough memory|can't allocate memory"
-    return isinstance(error, MemoryError) or re.search(said, str(error)) is not None
-
-
+    """Whether it says that a device's memory does not suffice. Torch's CPU allocator and OpenCV have no error of their
+    own, and torch's says it in other words on each system."""
+    said = "out of memory|not enough memory|can't allocate memory|Insufficient memory|Storage size calculation overflow"
+    is_such = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    return is_such or re.search(said, str(error)) is not None

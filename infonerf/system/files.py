@@ -66,7 +66,7 @@ def free_path(path: Path) -> Path:
 def sole_owner(folder: Path) -> Iterator[None]:
     """Own a folder for the length of the block, or raise InputError where another process does. The kernel lets go
     of it when its owner ends, however it ends; the file that it is tied to stays, and says who was the last."""
-    with open(folder / LOCK, "a+") as file:
+    with open(folder / LOCK, "a+", encoding="utf-8", errors="replace") as file:
         if fcntl:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,5 @@
-"""Where numbers go: TensorBoard always, Weights & Biases only if asked for; and lines beside a progress bar."""
+"""What a process shows: lines beside a progress bar; and where numbers go: TensorBoard always, Weights & Biases only
+if asked for."""
 
 import math
 import os
@@ -16,22 +17,36 @@ silent = False
 def silence() -> None:
     """From now on this process shows nothing but errors of its own: another one speaks for it."""
     global silent
-    silent, sys.stdout = True, open(os.devnull, "w")  # noqa: SIM115
+    silent, sys.stdout = True, open(os.devnull, "w", errors="replace")  # noqa: SIM115
+
+
+def escape_for_console() -> None:
+    """From now on, characters that a console cannot show (ä on one of ASCII; bytes of a file's name that are no text)
+    are printed as escapes, in progress bars, warnings and tracebacks too."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # none at all, or one of a test's
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with control characters, but those to keep, as escapes: from a file, they could do anything."""
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
 def complain(text: str) -> None:
     """A line of what ends this process, and others like it."""
     if not silent:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Print a line without breaking a progress bar."""
-    tqdm.write(text)
+    """Print lines without breaking a progress bar."""
+    tqdm.write(printable(text, keep="\n"))
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of equally many cells as lines of aligned columns."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from infonerf.fields.field import CoarseFine
-from infonerf.system.errors import InputError
+from infonerf.system.errors import InputError, out_of_memory
 from infonerf.system.files import atomic_file, free_path, make_folder
 from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.version import VERSION
@@ -29,6 +29,8 @@ from infonerf.version import VERSION
 OUR_KEYS = {"version", "options", "random_states", "sampler"}
 NETWORK_KEYS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"}
 AVERAGE_KEYS = {"coarse": "network_fn_average_state_dict", "fine": "network_fine_average_state_dict"}
+WRAPPERS = re.compile(r"((module|_orig_mod)\.)+")  # of DataParallel and torch.compile, before a parameter's name
+LIKE_A_CHECKPOINT = re.compile(r"\.(tar|pt|pth|ckpt)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class Checkpoint:
 
     def load(self, parts: Mapping[str, "Part"]) -> list[str]:
         """Load each entry into its part. Returns the entries that the file does not have; InputError where one does not
-        fit, or a network is not there."""
+        fit, or a network is not there, or one that is there would be left out."""
+        for keys in (NETWORK_KEYS, AVERAGE_KEYS):
+            if keys["coarse"] in parts and keys["fine"] not in parts and self.content.get(keys["fine"]):
+                raise InputError(f"{self.path}: holds a fine network ({keys['fine']}), found --N_importance 0, "
+                                 "expected more, as the run of the file had")
         missing = []
         for entry, part in parts.items():
             state = self.content.get(entry)
@@ -63,6 +69,8 @@ class Checkpoint:
             except InputError as error:
                 raise InputError(f"{self.path}: {error}") from error
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+                if out_of_memory(error):
+                    raise
                 raise InputError(f"{self.path}: its entry {entry} cannot be used ({error})") from error
         return missing
 
@@ -96,7 +104,7 @@ class NetworkPart:
     def load_state_dict(self, state: dict | None) -> None:
         expected = self.network.state_dict()
         if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            why = " as N_importance > 0" if self.which == "fine" else ""
+            why = " as --N_importance is above 0" if self.which == "fine" else ""
             raise InputError(f"holds no {self.which} network ({self.entry}), expected one{why}")
         for name in sorted(expected.keys() | state.keys()):
             found, wanted = (tuple(s[name].shape) if name in s else None for s in (state, expected))
@@ -163,18 +171,53 @@ def newest(folder: Path) -> Path | None:
     return next((path for _, path in reversed(saved(folder))), None)
 
 
+def of_other_names(folder: Path) -> list[Path]:
+    """Files in a run's folder that may be checkpoints, but have no step for a name: model_200000.tar, latest.pth,
+    000003.tar.bak. A link to one that has is none."""
+    files = [path for path in folder.iterdir() if path.is_file()] if os.path.isdir(folder) else []
+    ours = {path.resolve() for _, path in saved(folder)}
+    named = [path for path in files if LIKE_A_CHECKPOINT.search(path.name) and path.suffix != ".tmp"]
+    return sorted(path for path in named if path.resolve() not in ours)
+
+
 def newest_readable(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint of a run that can be read; each one that cannot is said. None where a run has none;
-    InputError where it has some and none can be read."""
-    paths = [path for _, path in reversed(saved(folder))]
+    """The newest checkpoint of a run that can be read; where none has a step for its name, that of another name with
+    the most steps. What is not taken of other names, or cannot be read, is said. None where a run has none; InputError
+    where some are named for their steps and none of them can be read."""
+    own, others = [path for _, path in reversed(saved(folder))], of_other_names(folder)
+    found = first_readable(own, say) if own else furthest(others, say)
+    passed_over = [path.name for path in others if found is None or path != found.path]
+    if passed_over:
+        say(f"passed over in {folder}, as not named for a step: {', '.join(passed_over)}; --ft_path FILE takes one")
+    return found
+
+
+def first_readable(paths: Sequence[Path], say: Callable[[str], None]) -> Checkpoint:
+    """The first that can be read; each one before it is said. InputError where none can."""
+    *paths, last = paths
     for path in paths:
         try:
             return read(path)
         except InputError as error:
-            if path == paths[-1]:
-                raise
             say(f"WARNING: {error}; going back to the checkpoint before it")
-    return None
+    return read(last)
+
+
+def furthest(paths: Iterable[Path], say: Callable[[str], None]) -> Checkpoint | None:
+    """Of the files that are checkpoints that with the most steps, if any. What was put aside, as .bak, is not read."""
+    found = None
+    for path in paths:
+        if not LIKE_A_CHECKPOINT.fullmatch(path.suffix):
+            continue
+        try:
+            candidate = read(path)
+        except InputError as error:
+            say(f"WARNING: {error}")
+        else:
+            found = candidate if found is None or candidate.step >= found.step else found
+    if found:
+        say(f"{found.path}: taken, as no checkpoint there is named for its step (--no_reload starts afresh)")
+    return found
 
 
 def remove_old(folder: Path, step: int, keep: int, spared: int | None = None) -> None:
@@ -239,6 +282,8 @@ def read(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
+        if out_of_memory(error):  # no fault of the file
+            raise
         reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
         if re.search("weights.only", reason, re.IGNORECASE):  # torch's advice is to execute what is in the file
             reason = "no torch file, or one that holds more than tensors and plain values"
@@ -256,7 +301,17 @@ def read(path: str | Path) -> Checkpoint:
     options = content.get("options", {})
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         raise InputError(f"{path}: found options that are none, expected their names and values")
+    networks = {key for key in (*NETWORK_KEYS.values(), *AVERAGE_KEYS.values()) if isinstance(content.get(key), dict)}
+    content |= {key: without_wrappers(content[key]) for key in networks}
     return Checkpoint(path, completed_updates(path, content), content)
+
+
+def without_wrappers(state: dict) -> dict:
+    """A network's weights by its own names, where all are saved with what was wrapped around it: module.x -> x."""
+    wrapped = WRAPPERS.match(str(next(iter(state), "")))
+    if not wrapped or not all(str(name).startswith(wrapped[0]) for name in state):
+        return state
+    return {name.removeprefix(wrapped[0]): value for name, value in state.items()}
 
 
 def completed_updates(path: Path, content: dict) -> int:

@@ -11,6 +11,9 @@ import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import cv2
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -224,14 +227,78 @@ def test_rendering_halves_its_blocks_where_memory_is_short(folder, capsys, monke
     assert text.count("out of memory: rendering 32 rays at a time") == text.count("rendering 16 rays at a time") == 1
 
 
-def test_the_allocators_own_words_are_known(capsys):
-    """Those of this system, asked for more than any has."""
-    assert exit_status("program", lambda: torch.empty(10**15).numel()) == 1
-    assert capsys.readouterr().err.startswith("program: error: out of memory; lower netchunk")
+def raising(error):
+    def fail(*arguments, **further):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("allocate", [
+    lambda: torch.empty(10**15), lambda: torch.empty(10**12, 10**12), lambda: np.empty(10**15),
+    lambda: bytearray(10**15),
+    raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")),
+    raising(cv2.error("(-4:Insufficient memory) Failed to allocate 3600000000 bytes in function 'OutOfMemoryError'")),
+    raising(OSError(errno.ENOMEM, "Cannot allocate memory")),
+])  # fmt: skip
+def test_the_allocators_own_words_are_known(capsys, allocate):
+    """Those of this system, asked for more than any has, and of others: one line that names what to lower."""
+    assert exit_status("program", lambda: len(allocate())) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("program: error: out of memory; lower netchunk")
+    assert all(name in line for name in ("N_rand", "N_entropy", "netwidth", "chunk", "half_res", "render_factor"))
 
 
 def test_another_error_of_rendering_is_not_taken_for_it():
     assert not out_of_memory(RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        exit_status("program", raising(RuntimeError("shapes do not match")))
+
+
+def test_photographs_too_large_for_the_memory_are_no_damaged_files(folder, capsys, monkeypatch):
+    monkeypatch.setattr(PIL.Image.Image, "convert", raising(MemoryError()))
+    assert main(options(folder, "run", "--N_iters", "1")) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(PIL.PngImagePlugin.PngImageFile, "load", raising(MemoryError()))
+    assert main(options(folder, "run", "--N_iters", "1")) == 2
+    assert capsys.readouterr().err.count("run_nerf.py: error: out of memory; ") == 2
+    assert not (folder / "logs").exists()
+
+
+def test_a_checkpoint_that_memory_is_short_for_is_not_damaged(folder, capsys, monkeypatch):
+    """No older one is taken in its place, and nothing is moved."""
+    assert main(options(folder, "run", "--N_iters", "2", "--i_weights", "1")) == 0
+    monkeypatch.setattr(torch, "load", raising(RuntimeError("DefaultCPUAllocator: can't allocate memory")))
+    assert main(options(folder, "run", "--N_iters", "3")) == 2
+    text, error = capsys.readouterr()
+    assert "error: out of memory; " in error and "going back" not in text
+    assert saved_steps(folder) == [1, 2]
+
+
+@pytest.mark.parametrize("interval", PICTURES)
+def test_memory_that_suffices_only_to_train_does_not_end_training(folder, capsys, monkeypatch, interval):
+    monkeypatch.setattr(Renderer, "last_pass", raising(torch.OutOfMemoryError("CUDA out of memory.")))
+    assert main(options(folder, "run", "--N_iters", "2", f"--{interval}", "1")) == 0
+    assert capsys.readouterr().out.count("WARNING: step 2: not all ") == 1
+    assert saved_steps(folder)[-1] == 2
+
+
+def test_an_evaluation_that_runs_out_of_memory_keeps_what_it_has(folder, capsys, monkeypatch):
+    assert main(options(folder, "run", "--N_iters", "1")) == 0
+    measure, measured = views.metrics_of, []
+
+    def short_of_memory(*arguments):
+        measured.append(1)
+        if len(measured) == 2:
+            raise MemoryError
+        return measure(*arguments)
+
+    monkeypatch.setattr(views, "metrics_of", short_of_memory)
+    command = [str(folder / "logs/run"), "--device", "cpu"]
+    assert evaluate.main(command) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("half_res, say")
+    assert evaluate.main(command) == 0
+    assert "1 of them from before" in capsys.readouterr().out
 
 
 def test_a_clock_that_goes_backwards(folder, monkeypatch):

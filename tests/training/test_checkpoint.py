@@ -182,6 +182,92 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, other, expected):
         load_networks(found, our_networks(**other)[0])
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "module.module."])
+@pytest.mark.parametrize("with_optimizer", [True, False])
+def test_what_a_network_was_wrapped_in_is_no_part_of_its_names(tmp_path, prefix, with_optimizer):
+    networks, optimizer = our_networks()
+    updated(networks.parameters(), optimizer, 1.0)
+    content = {"global_step": 6, "optimizer_state_dict": optimizer.state_dict() if with_optimizer else {}}
+    for key, network in zip(checkpoint.NETWORK_KEYS.values(), networks, strict=True):
+        content[key] = {prefix + name: value for name, value in network.state_dict().items()}
+    torch.save(content, tmp_path / "000007.tar")
+    other, others = our_networks()
+    found = checkpoint.read(tmp_path / "000007.tar")
+    load_networks(found, other)
+    assert load_optimizer(found, others) == with_optimizer
+    assert all(map(torch.equal, other.parameters(), networks.parameters()))
+    assert found.step == 7
+
+
+def test_averaged_networks_are_unwrapped_too_and_others_left_alone(tmp_path):
+    networks, _ = our_networks()
+    wrapped = {f"module.{name}": value for name, value in networks.coarse.state_dict().items()}
+    content = {"global_step": 1, "network_fn_state_dict": wrapped | {"x": torch.zeros(1)}, "network_fine_state_dict": 3,
+               "network_fn_average_state_dict": wrapped}  # fmt: skip
+    torch.save(content, tmp_path / "1.tar")
+    content = checkpoint.read(tmp_path / "1.tar").content
+    assert content["network_fn_average_state_dict"].keys() == networks.coarse.state_dict().keys()
+    assert content["network_fn_state_dict"].keys() == wrapped.keys() | {"x"}
+    assert content["network_fine_state_dict"] == 3
+
+
+def test_a_fine_network_that_the_run_lacks_is_named(tmp_path):
+    networks, optimizer = our_networks()
+    coarse = CoarseFine(networks.coarse, None)
+    found = checkpoint.read(save_ours(tmp_path, 1, networks, optimizer))
+    with pytest.raises(InputError, match=r"1.tar: holds a fine network \(network_fine_state_dict\), found --N_imp"):
+        load_networks(found, coarse)
+    found.content["network_fine_state_dict"] = None  # as other programs say that there is none
+    load_networks(found, coarse)
+    with pytest.raises(InputError, match=r"1.tar: holds no fine network .*, expected one as --N_importance is"):
+        load_networks(found, networks)
+
+
+def write_foreign(path, step):
+    """A checkpoint of another program after `step` updates."""
+    coarse = our_networks(depth=2, width=2)[0].coarse
+    torch.save({"global_step": step - 1, "network_fn_state_dict": coarse.state_dict()}, path)
+
+
+FOREIGN = {"model_200000.tar": 9, "latest.pth": 12, "ckpt-10.tar": 11, "000020.PT": 10, "000003.tar.bak": 30,
+           "000003.tar.tmp": 40, "start.txt": 50}  # fmt: skip
+
+
+def test_of_other_names_the_furthest_is_taken_and_each_is_named(tmp_path):
+    lines = []
+    assert checkpoint.newest_readable(tmp_path, lines.append) is None and lines == []
+    for name, step in FOREIGN.items():
+        write_foreign(tmp_path / name, step)
+    (tmp_path / "images.tar").write_text("an archive")
+    (tmp_path / "folder.tar").mkdir()
+    found = checkpoint.newest_readable(tmp_path, lines.append)
+    assert (found.path.name, found.step) == ("latest.pth", 12)
+    warning, taken, passed_over = lines
+    assert warning.startswith(f"WARNING: {tmp_path}/images.tar: cannot be read as a checkpoint")
+    assert taken == f"{found.path}: taken, as no checkpoint there is named for its step (--no_reload starts afresh)"
+    assert f"passed over in {tmp_path}" in passed_over
+    assert ": 000003.tar.bak, 000020.PT, ckpt-10.tar, images.tar, model_200000.tar; --ft_path" in passed_over
+    assert checkpoint.newest(tmp_path) is None
+
+
+def test_beside_checkpoints_named_for_their_steps_others_are_passed_over(tmp_path):
+    for name, step in {"model_200000.tar": 9, "000002.tar": 2, "000004.tar": 4}.items():
+        write_foreign(tmp_path / name, step)
+    (tmp_path / "latest.tar").symlink_to("000004.tar")
+    lines = []
+    assert checkpoint.newest_readable(tmp_path, lines.append).path.name == "000004.tar"
+    [line] = lines
+    assert ": model_200000.tar; --ft_path FILE takes one" in line
+    assert {path.name for path in tmp_path.iterdir()} == {"model_200000.tar", "000002.tar", "000004.tar", "latest.tar"}
+
+
+def test_what_only_looks_like_a_checkpoint_is_named_and_nothing_taken(tmp_path):
+    (tmp_path / "a.tar").write_text("no checkpoint")
+    lines = []
+    assert checkpoint.newest_readable(tmp_path, lines.append) is None
+    assert [line.split(":")[0] for line in lines] == ["WARNING", f"passed over in {tmp_path}, as not named for a step"]
+
+
 class Attack:
     def __reduce__(self):
         return (exec, ("raise SystemExit('executed')",))

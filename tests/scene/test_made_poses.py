@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from infonerf.scene.made_poses import KINDS, WIDER, common_point, make_poses, pose_between
+from infonerf.scene.made_poses import KINDS, WIDER, make_poses
+from infonerf.scene.poses import common_point, pose_between
 from infonerf.scene.scene import with_made_poses
 from run_nerf import main
 from support.runs import LOSSES, options

@@ -120,7 +120,7 @@ def write_depth(folder, scale: float = 0.0001, split: str = "test"):
 
 def dtu_cameras(n: int) -> list[dict]:
     """Intrinsics (3 3), OpenGL pose (4 4, in the scaled world) and the scale matrix (4 4) of n cameras."""
-    scale = np.diag([2.0, 3.0, 4.0, 1.0])
+    scale = np.diag([3.0, 3.0, 3.0, 1.0])
     scale[:3, 3] = [0.5, -0.25, 1.0]
     return [
         {

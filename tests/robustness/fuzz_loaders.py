@@ -160,7 +160,7 @@ def records(folder: Path) -> Loader:
     job, wanted = SimpleNamespace(folder=logdir, step=2), Record.of_content(RECORD)
 
     def read():
-        jobs.newest_psnr(job)
+        jobs.newest_means(job)
         found = earlier_record(path.parent, wanted)
         if found:
             records_table({"run": found})

@@ -83,7 +83,7 @@ def first_of(folder: Path, names: tuple[str, ...]) -> tuple[Path, tuple[str, ...
     if not found:
         return folder / names[0], ()
     others = " and ".join(found[1:])
-    return folder / found[0], (f"{folder / found[0]} is read, {others} beside it is not",) if others else ()
+    return folder / found[0], (f"{folder / found[0]} is read, {others} not",) if others else ()
 
 
 def split_views(n_views: int, data: DataConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -219,8 +219,8 @@ def test_dtu_layouts_of_others(dtu):
     scene = load(dtu, train_scene=[0])
     assert scene.view_names[0] == "000"
     assert [note.removeprefix(f"{dtu}/") for note in scene.notes] == [
-        "image is read, images beside it is not",
-        "cameras.npz is read, cameras_sphere.npz and cameras_large.npz beside it is not",
+        "image is read, images not",
+        "cameras.npz is read, cameras_sphere.npz and cameras_large.npz not",
     ]
 
 

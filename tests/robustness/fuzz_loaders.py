@@ -71,6 +71,20 @@ def cameras(folder: Path) -> Loader:
     return Loader(path, [path.read_bytes(), packed.getvalue()], lambda: check_scene(load_dtu(data)))
 
 
+def masks(folder: Path) -> Loader:
+    scan = write_dtu(folder / "masks", n=2)
+    path = scan / "mask" / "001.png"
+    data = DataConfig(datadir=str(scan), train_scene=[0], maskdir=str(path.parent))
+    grey = iio.imread(path)
+    seeds = [iio.imwrite("<bytes>", array, extension=".png") for array in (grey, grey // 255, np.dstack([grey] * 4))]
+
+    def read():
+        mask = load_dtu(data).photographs.mask(1)
+        assert mask.shape == grey.shape and mask.dtype == bool and mask.any() and not mask.all()
+
+    return Loader(path, seeds, read)
+
+
 CONFIG = b"""# a run
 expname = a/lego
 datadir = ./data/lego
@@ -195,7 +209,7 @@ def events(folder: Path) -> Loader:
 
 
 LOADERS = {
-    "transforms.json": transforms, "cameras.npz": cameras, "png": lambda folder: images(folder, ".png"),
+    "transforms.json": transforms, "cameras.npz": cameras, "mask": masks, "png": lambda folder: images(folder, ".png"),
     "jpeg": lambda folder: images(folder, ".jpg"), "config": configs, "duplicate_config": sources,
     "checkpoint": checkpoints, "metrics.json": records, "args.txt": runs, "events": events,
 }  # fmt: skip

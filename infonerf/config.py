@@ -104,6 +104,10 @@ class DataConfig:
     testskip: int = option(8, "keep every n-th val and test view (blender)", COUNT, needs="dataset_type blender")
     white_bkgd: bool = option(False, "composite images and renderings on white")
     half_res: bool = option(False, "halve the images")
+    image_scale: float = option(
+        1.0, "the cameras' focal lengths and principal points are of images so many times as large", ABOVE_ZERO,
+        ours=True,
+    )
     factor: int = option(8, "images of 1/n of the size (llff)", POSITIVE, needs="dataset_type llff")
     no_ndc: bool = option(False, "rays in the world, not in normalised device coordinates (llff)")
     spherify: bool = option(

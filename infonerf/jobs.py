@@ -100,8 +100,8 @@ def create_jobs(files: list[tuple[str, Path]], options: list[str]) -> list[Job]:
     return jobs
 
 
-def newest_psnr(job: Job) -> float | None:
-    """The mean of the newest evaluation, None where there is none that can be read, or it was stopped half-way.
+def newest_means(job: Job) -> dict[str, float | None]:
+    """The means of the newest evaluation, none where there is none that can be read, or it was stopped half-way.
     An evaluation later than the newest checkpoint is one of a run that was started over."""
     steps = {}
     for folder in job.folder.glob("testset_*"):
@@ -109,20 +109,32 @@ def newest_psnr(job: Job) -> float | None:
         if pictures and pictures.factor == 1 and pictures.step <= (job.step or math.inf):
             steps[pictures.step] = folder
     if not steps:
-        return None
+        return {}
     try:
         record = Record.read(steps[max(steps)] / "metrics.json")
     except InputError:
-        return None
-    return None if record.views_missing else record.mean.get("psnr")
+        return {}
+    return {} if record.views_missing else record.mean
 
 
 def jobs_table(jobs: list[Job]) -> str:
-    """A line a job."""
-    rows = [("config", "state", "steps", "PSNR", "minutes")]
-    for job in jobs:
-        psnr = newest_psnr(job)
+    """A line a job; where each has a scene of its own and a PSNR, a line of their means. Within masks if there are."""
+    measured = [newest_means(job) for job in jobs]
+    columns = {"psnr": "PSNR"}
+    if any(mean.get("psnr_masked") is not None for mean in measured):
+        columns["psnr_masked"] = "in mask"
+    rows = [("config", "state", "steps", *columns.values(), "minutes")]
+    for job, mean in zip(jobs, measured, strict=True):
         minutes = "-" if job.seconds is None else f"{job.seconds / 60:.1f}"
         steps = f"{job.step} of {job.n_steps}"
-        rows.append((job.shown, job.state, steps, "-" if psnr is None else f"{psnr:.2f}", minutes))
+        rows.append((job.shown, job.state, steps, *(shown(mean.get(name)) for name in columns), minutes))
+    scenes = {job.config.data.datadir for job in jobs}
+    if len(scenes) == len(jobs) > 1 and all(mean.get("psnr") is not None for mean in measured):
+        values = [[mean.get(name) for mean in measured] for name in columns]
+        means = [None if None in found else math.fsum(found) / len(found) for found in values]
+        rows.append((f"mean of {len(jobs)}", "", "", *map(shown, means), ""))
     return text_table(rows)
+
+
+def shown(psnr: float | None) -> str:
+    return "-" if psnr is None else f"{psnr:.2f}"

@@ -197,6 +197,27 @@ def test_the_psnr_of_the_newest_evaluation(tmp_path, capsys, fake, evaluations, 
     assert table(capsys.readouterr().out)["a"] == ["skipped", "20 of 20", shown, "-"]
 
 
+def test_means_over_scenes_and_within_masks(tmp_path, capsys, fake):
+    folder = write_configs(tmp_path / "configs", "a", "b")
+    for name, psnr, masked in (("a", 20.0, 22.0), ("b", 25.0, 26.5)):
+        views = {"r_0": {"mse": 0.01, "psnr": psnr, "psnr_masked": masked}}
+        write_metrics(save(tmp_path, name, 20), 20, record(None, views=views))
+    assert main([str(folder)], fake) == 0
+    text = capsys.readouterr().out
+    assert "in mask" in text
+    assert "mean of" not in text  # of one scene
+    with (folder / "b.txt").open("a") as file:
+        file.write("datadir = other\n")
+    assert main([str(folder)], fake) == 0
+    lines = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines() if line]
+    assert lines[-4:] == [
+        ["config", "state", "steps", "PSNR", "in mask", "minutes"],
+        [str(folder / "a.txt"), "skipped", "20 of 20", "20.00", "22.00", "-"],
+        [str(folder / "b.txt"), "skipped", "20 of 20", "25.00", "26.50", "-"],
+        ["mean of 2", "22.50", "24.25"],
+    ]
+
+
 def test_a_free_gpu_takes_the_next_config_and_lines_are_prefixed(tmp_path, capfd, fake):
     """a and b run at a time; c runs when b has ended, while a still runs."""
     folder = write_configs(tmp_path / "configs", "a", "b", "c", text="wandb_group = a waits for c, b waits for a\n")

@@ -40,7 +40,8 @@ RELEASED = {
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", "skip_empty": False,
         "cuda_graphs": True,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared",
-        "fewshot_choice": "random", "allow_outside": False, "keep_checkpoints": 0, "near": None, "far": None}
+        "image_scale": 1.0, "fewshot_choice": "random", "allow_outside": False, "keep_checkpoints": 0, "near": None,
+        "far": None}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
           "range_start": 0.5, "range_end_iter": 0,
@@ -110,6 +111,22 @@ def test_nerf_configs_differ_from_infonerf_only_in_the_losses():
         assert all(re.match("entropy|N_entropy|smoothing", name) for name in different)
         assert not nerf["entropy"]
         assert not nerf["smoothing"]
+
+
+@pytest.mark.parametrize("method", ["best", "infonerf", "nerf"])
+def test_configs_of_the_field_s_protocol_on_dtu(method):
+    paths = sorted((ROOT / f"configs/{method}/dtu15").iterdir())
+    scans = [8, 21, 30, 31, 34, 38, 40, 41, 45, 55, 63, 82, 103, 110, 114]
+    assert {path.stem for path in paths} == {f"scan{scan}" for scan in scans}
+    for path in paths:
+        config, _ = parse_options(["--config", str(path)])
+        data, scan = config.data, path.stem
+        assert (data.datadir, data.maskdir) == (f"./data/DTU/{scan}", f"./data/DTU/{scan}/mask")
+        assert sorted(data.train_scene) == [22, 25, 28]
+        others = {0, *range(3, 9), 13, *range(16, 22), 22, 25, 28, *range(36, 41), 44, 48}
+        assert data.test_scene == [view for view in range(49) if view not in others]
+        assert config.run.expname == f"dtu15/{method}/{scan}"
+        assert 0 < config.values()["i_testset"] <= config.stopping.N_iters
 
 
 def test_command_line_wins_over_the_config():

@@ -6,9 +6,11 @@ import pickle
 import shutil
 import zipfile
 
+import cv2
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from PIL import Image
 
 from infonerf.config import DataConfig
 from load_dtu import decompose, load_dtu
@@ -21,7 +23,6 @@ from support.scenes import (
     halved,
     random_pixels,
     refused,
-    spoil,
     without,
     write_dtu,
 )
@@ -38,7 +39,11 @@ def load(folder, **options):
 
 
 def cameras(folder):
-    with np.load(folder / "cameras.npz") as archive:
+    return cameras_of(folder / "cameras.npz")
+
+
+def cameras_of(path):
+    with np.load(path) as archive:
         return dict(archive)
 
 
@@ -127,6 +132,125 @@ def test_dtu_of_3x4_matrices(dtu):
     np.testing.assert_allclose(scene.cameras.intrinsics.numpy(), expected.cameras.intrinsics.numpy(), atol=1e-3)
 
 
+def turned(axis, degrees):
+    return cv2.Rodrigues(np.radians(degrees) * np.array(axis) / np.linalg.norm(axis))[0]
+
+
+@pytest.mark.parametrize("rotation", [turned([0, 0, 1], 30), turned([1, 2, 3], 100), np.diag([-1.0, -1, 1])])
+@pytest.mark.parametrize("last", [1.0, 2.0])
+def test_dtu_scale_matrix_with_a_rotation(dtu, rotation, last):
+    """A point of the scene's world falls on the same pixel by world_mat @ scale_mat and by the loaded camera."""
+    scale = np.eye(4)
+    scale[:3, :3], scale[:3, 3] = 300 * rotation, [10, 20, 600]
+    content = cameras(dtu)
+    for i in range(6):
+        content[f"world_mat_{i}"] = content[f"world_mat_{i}"] @ content[f"scale_mat_{i}"] @ np.linalg.inv(scale)
+        content[f"scale_mat_{i}"] = last * scale
+    write_cameras(dtu, content)
+    scene = load(dtu, train_scene=[0])
+    np.testing.assert_allclose(scene.poses, [camera["pose"][:3] for camera in dtu_cameras(6)], atol=1e-9)
+
+
+def test_dtu_projection_of_any_scale(dtu):
+    expected = load(dtu, train_scene=[0])
+    for factor in (1e-9, -1e-6, 1e6, -1e8):
+        content = cameras(write_dtu(dtu.parent / f"{factor}", masks=False))
+        write_cameras(dtu, content | {f"world_mat_{i}": factor * content[f"world_mat_{i}"] for i in range(6)})
+        np.testing.assert_allclose(load(dtu, train_scene=[0]).poses, expected.poses, atol=1e-9)
+
+
+def enlarged(matrices, factors):
+    """The cameras of images so many times as large, view by view."""
+    return matrices | {f"world_mat_{view}": np.diag([factor, factor, 1, 1]) @ matrices[f"world_mat_{view}"]
+                       for view, factor in enumerate(factors)}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["shared", "per_view"])
+@pytest.mark.parametrize("factor", [0.125, 0.5, 1.25, 1.5, 2, 3.1, 4, 8])
+def test_dtu_cameras_of_images_of_another_size(dtu, kind, factor):
+    expected = load(dtu, train_scene=[0], dtu_intrinsics=kind)
+    write_cameras(dtu, enlarged(cameras(dtu), [factor] * 6))
+    usual = np.log2(factor) % 1 == 0
+    with refused(rf"scan/cameras\.npz: the principal point of 000000\.png is .* in an image of {WIDTH} x {HEIGHT}: "
+                 rf"the cameras are of images about .* as large, expected --image_scale {factor if usual else ''}"):
+        load(dtu, train_scene=[0], dtu_intrinsics=kind)
+    scene = load(dtu, train_scene=[0], dtu_intrinsics=kind, image_scale=factor)
+    np.testing.assert_allclose(scene.cameras.intrinsics, expected.cameras.intrinsics, rtol=1e-9)
+    with refused(rf"expected --image_scale {factor if usual else ''}"):
+        load(dtu, train_scene=[0], image_scale=4 * factor)
+
+
+def test_dtu_camera_of_another_image(dtu):
+    write_cameras(dtu, enlarged(cameras(dtu), [1, 1, 1, 4, 1, 1]))
+    with refused(r"principal point of 000003\.png is .*: its camera is of an image about 4 times as large, others"):
+        load(dtu, train_scene=[0])
+    shifted = np.eye(4)
+    shifted[0, 2] = 5
+    write_cameras(dtu, {name: shifted @ matrix if name == "world_mat_2" else matrix for name, matrix in
+                        cameras(write_dtu(dtu.parent / "other")).items()})  # fmt: skip
+    with refused(r"the principal point of 000002\.png is 10\.2 3\.9 in an image of 10 x 8, expected one inside"):
+        load(dtu, train_scene=[0])
+
+
+def test_dtu_principal_point_off_the_middle(dtu):
+    shifted = np.eye(4)
+    shifted[:2, 2] = 2.5, -1
+    write_cameras(dtu, {name: shifted @ matrix if name[0] == "w" else matrix for name, matrix in cameras(dtu).items()})
+    scene = load(dtu, train_scene=[0], dtu_intrinsics="per_view")
+    np.testing.assert_allclose(scene.cameras.intrinsics[:, 2:], [[7.7, 2.9]] * 6)
+
+
+def test_dtu_layouts_of_others(dtu):
+    expected = load(dtu, train_scene=[0])
+    (dtu / "cameras.npz").rename(dtu / "cameras_sphere.npz")
+    (dtu / "image").rename(dtu / "images")
+    scene = load(dtu, train_scene=[0])
+    np.testing.assert_array_equal(scene.poses, expected.poses)
+    assert scene.notes == ()
+    (dtu / "cameras_sphere.npz").rename(dtu / "cameras_large.npz")
+    assert load(dtu, train_scene=[0]).notes == ()
+    np.savez(dtu / "cameras_sphere.npz", **without("world_mat_0")(cameras_of(dtu / "cameras_large.npz")))
+    with refused(r"cameras_sphere\.npz: no world_mat_0"):
+        load(dtu, train_scene=[0])
+    shutil.copy(dtu / "cameras_large.npz", dtu / "cameras.npz")
+    (dtu / "image").mkdir()
+    for path in (dtu / "images").iterdir():
+        shutil.copy(path, dtu / "image" / path.name.removeprefix("000"))
+    scene = load(dtu, train_scene=[0])
+    assert scene.view_names[0] == "000"
+    assert [note.removeprefix(f"{dtu}/") for note in scene.notes] == [
+        "image is read, images not",
+        "cameras.npz is read, cameras_sphere.npz and cameras_large.npz not",
+    ]
+
+
+def rectified(folder, *lights):
+    """DTU's own names, under several light conditions that differ in their pixels."""
+    for i in range(6):
+        (folder / f"image/{i:06d}.png").unlink()
+        for k, light in enumerate(lights):
+            iio.imwrite(folder / f"image/rect_{i + 1:03d}_{light}.png", random_pixels(10 * k + i, 3))
+
+
+def test_dtu_names_of_rectified_images(dtu):
+    rectified(dtu, "5_r5000")
+    scene = load(dtu, train_scene=[2], maskdir=str(dtu / "mask"))
+    assert scene.view_names[2] == "rect_003_5_r5000"
+    assert scene.notes == ()
+    assert scene.photographs.mask(5).sum() == HEIGHT * WIDTH // 2
+
+
+def test_dtu_light_conditions(dtu):
+    rectified(dtu, "0_r5000", "3_r5000", "max")
+    scene = load(dtu, train_scene=[2])
+    assert scene.view_names == tuple(f"rect_{i:03d}_3_r5000" for i in range(1, 7))
+    np.testing.assert_allclose(scene.photographs.image(4), random_pixels(14, 3) / 255, atol=1e-7)
+    assert scene.notes == (f"{dtu}/image: of the light conditions 0, 3, max only 3 is read",)
+    (dtu / "image/rect_005_3_r5000.png").unlink()
+    with refused(r"scan/image: found several light conditions, but of view 5 no 3, expected rect_005_3_r5000\.png"):
+        load(dtu, train_scene=[2])
+
+
 def test_dtu_images_are_in_order_of_their_numbers(tmp_path):
     folder = write_dtu(tmp_path / "scan", n=11)
     for i in range(11):
@@ -206,14 +330,83 @@ def test_dtu_masks_belong_to_the_images_of_their_numbers(tmp_path):
         assert mask.sum() == mask[0, :view].sum() == min(view, WIDTH)
 
 
+def mask_pixels():
+    return np.indices((HEIGHT, WIDTH)).sum(0) % WIDTH < WIDTH // 2
+
+
+def palette(mask, colours):
+    image = Image.fromarray(mask.astype(np.uint8), "P")
+    image.putpalette(colours)
+    return image
+
+
+def large(mask):
+    """Masks of four times the size, each pixel of which has 8 of 16 of the object where `mask` is set, else 7."""
+    half = np.zeros((4, 4), np.uint8)
+    half[:2] = 255
+    return np.where(np.kron(mask, np.ones((4, 4))) > 0, np.tile(half, mask.shape),
+                    np.tile(half * (np.arange(16).reshape(4, 4) > 0), mask.shape)).astype(np.uint8)  # fmt: skip
+
+
+MASK_FORMS = {
+    "0 and 255": lambda m: Image.fromarray(m.astype(np.uint8) * 255),
+    "0 and 1": lambda m: Image.fromarray(m.astype(np.uint8)),
+    "bits": lambda m: Image.fromarray(m),
+    "16 bits of 0 and 1": lambda m: Image.fromarray(m.astype(np.uint16)),
+    "rgb of 0 and 1": lambda m: Image.fromarray(np.repeat(m[..., None], 3, -1).astype(np.uint8)),
+    "opaque rgba of 0 and 1": lambda m: Image.fromarray(np.dstack([m, m, m, np.full(m.shape, 255)]).astype(np.uint8)),
+    "rgba": lambda m: Image.fromarray(np.dstack([*[m * 255] * 4]).astype(np.uint8)),
+    "alpha of a photograph": lambda m: Image.fromarray(np.dstack([random_pixels(0, 3), m * 255]).astype(np.uint8)),
+    "grey and alpha": lambda m: Image.fromarray(np.dstack([m * 0, m * 255]).astype(np.uint8)),
+    "palette of grey": lambda m: palette(m, [0, 0, 0, 1, 1, 1]),
+    "palette of a colour": lambda m: palette(m, [0, 0, 0, 128, 0, 0]),
+    "palette of black and white": lambda m: palette(m, [0, 0, 0, 255, 255, 255]),
+    "larger": lambda m: Image.fromarray(np.kron(m, np.ones((3, 3))).astype(np.uint8) * 255),
+    "larger, averaged": lambda m: Image.fromarray(large(m)),
+}
+
+
+@pytest.mark.parametrize("form", MASK_FORMS)
+@pytest.mark.parametrize("names", ["{:03d}.png", "{:04d}.png", "{:06d}.png"])
+def test_dtu_masks_of_every_form(dtu, form, names):
+    shutil.rmtree(dtu / "mask")
+    (dtu / "mask").mkdir()
+    for i in range(6):
+        MASK_FORMS[form](mask_pixels()).save(dtu / "mask" / names.format(i))
+    scene = load(dtu, train_scene=[0], maskdir=str(dtu))  # whose folder mask it is
+    np.testing.assert_array_equal(scene.photographs.mask(2), mask_pixels())
+    assert scene.notes == ()
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "empty"), (255, "full")])
+def test_dtu_masks_of_all_or_nothing(dtu, value, word):
+    def write(*views):
+        for view in views:
+            iio.imwrite(dtu / f"mask/{view:03d}.png", np.full((HEIGHT, WIDTH), value, np.uint8))
+
+    write(0)  # that of a training view is not asked for
+    assert load(dtu, train_scene=[0], maskdir=str(dtu / "mask")).notes == ()
+    write(2, 4)
+    notes = load(dtu, train_scene=[0], maskdir=str(dtu / "mask")).notes
+    assert notes == (f"{dtu}/mask: the masks of these test views are {word}: 002.png, 004.png",)
+    write(1, 3, 5)
+    with refused(rf"mask/001\.png: the mask is {word}, as every test view's is, expected the object's"):
+        load(dtu, train_scene=[0], maskdir=str(dtu / "mask"))
+
+
 def test_dtu_decodes_on_demand(dtu):
-    spoil(*(path for path in dtu.glob("image/*.png") if path.stem != "000002"), *dtu.glob("mask/*.png"))
+    """But the first training image and the masks of the test views; of all others only the headers."""
+    for path in (*(path for path in dtu.glob("image/*.png") if path.stem != "000002"), dtu / "mask/002.png"):
+        cut(path, 60)
     scene = load(dtu, train_scene=[2, 0], maskdir=str(dtu / "mask"))
     assert scene.photographs.image(2).shape == (HEIGHT, WIDTH, 3)
     with refused(r"image/000000\.png: cannot be read as an image"):
         scene.photographs.image(0)
     with refused(r"mask/002\.png: cannot be read as an image"):
         scene.photographs.mask(2)
+    cut(dtu / "mask/001.png", 60)
+    with refused(r"mask/001\.png: cannot be read as an image"):
+        load(dtu, train_scene=[2, 0], maskdir=str(dtu / "mask"))
 
 
 @pytest.mark.parametrize(
@@ -310,6 +503,16 @@ def test_dtu_refuses_a_damaged_compressed_archive(dtu, at):
 
 WHOLE = "expected a finite, invertible 4 x 4 matrix"
 RANK_2 = np.diag([1.0, 1, 0, 1])
+SHEAR = np.eye(4) + 0.1 * np.diag([1.0, 0, 0], 1)
+
+
+def scaled_by(change):
+    """In place of every scale_mat's 3 x 3 part."""
+    def changed(matrices):
+        matrix = np.block([[change, np.ones((3, 1))], [np.zeros((1, 3)), 1]])
+        return matrices | {name: matrix for name in matrices if name.startswith("scale")}
+
+    return changed
 
 
 @pytest.mark.parametrize(
@@ -324,7 +527,17 @@ RANK_2 = np.diag([1.0, 1, 0, 1])
         (lambda c: c | {"world_mat_3": RANK_2}, f"world_mat_3 is singular, {WHOLE}"),
         (lambda c: c | {"world_mat_3": 1e300 * np.eye(4)}, rf"world_mat_3 is of numbers up to 1e\+300, {WHOLE}"),
         (lambda c: c | {"world_mat_3": 1e-300 * np.eye(4)}, f"world_mat_3 is singular, {WHOLE}"),
-        (lambda c: c | {"scale_mat_3": np.eye(4)[[1, 2, 0, 3]]}, "world_mat_3 and scale_mat_3 give a camera that"),
+        (lambda c: c | {"world_mat_3": c["world_mat_3"].T}, r"the last row of world_mat_3 is \[.*\], expected 0 0 0 1"),
+        (lambda c: c | {"world_mat_3": c["world_mat_3"] @ SHEAR}, "world_mat_3 gives a camera that is skewed: K is"),
+        (lambda c: c | {"scale_mat_3": c["scale_mat_3"] + np.diag([0, 0, 1], 1)}, "scale_mat_3 differs from scale"),
+        (lambda c: c | {"scale_mat_3": c["scale_mat_3"][:3]}, "scale_mat_3 differs from scale_mat_0"),
+        (without("scale_mat_3"), "found scale_mat_0, but no scale_mat_3, expected all 6 or none"),
+        (lambda c: {n: m for n, m in c.items() if n[0] == "w" or n[-1] == "5"}, "found scale_mat_5, but no scale_mat"),
+        (scaled_by(np.diag([1.0, 1.0, 1.01])), "scale_mat_0 scales unevenly or shears, expected a number times a rot"),
+        (scaled_by(np.eye(3) + 0.01 * np.eye(3)[[1, 2, 0]]), "scale_mat_0 scales unevenly or shears"),
+        (scaled_by(np.diag([1.0, 1.0, -1.0])), "scale_mat_0 mirrors the scene, expected"),
+        (lambda c: c | {f"scale_mat_{i}": np.diag([1.0, 1, 1, 0]) for i in range(6)}, "the last row of scale_mat_0 is"),
+        (lambda c: c | {f"scale_mat_{i}": c["scale_mat_0"].T for i in range(6)}, "the last row of scale_mat_0 is"),
         (lambda c: c | {"scale_mat_3": np.eye(3)}, rf"scale_mat_3 is of shape \(3, 3\), {WHOLE}"),
         (lambda c: c | {"scale_mat_3": np.full((4, 4), np.inf)}, f"scale_mat_3 is not finite, {WHOLE}"),
         (lambda c: c | {"scale_mat_3": np.zeros((4, 4))}, f"scale_mat_3 is singular, {WHOLE}"),
@@ -353,7 +566,7 @@ def empty(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, "--datadir .*scan/image: found no such folder, expected"),
+        (shutil.rmtree, "--datadir .*scan/image: found no such folder, nor images, expected"),
         (empty, "scan/image: found no image, expected files such as 000000.png"),
         (lambda image: (image / "000001.png").rename(image / "a.png"), r"image/a\.png: found no number in the name"),
         (lambda image: shutil.copy(image / "000001.png", image / "1.png"), TWICE),
@@ -371,16 +584,16 @@ def test_dtu_refuses_images(dtu, damage, message):
 
 
 @pytest.mark.parametrize("half_res", [False, True])
-@pytest.mark.parametrize(("height", "width"), [(5, 4), (HEIGHT + 1, WIDTH + 1), (1, 1)])
+@pytest.mark.parametrize(("height", "width"), [(5, 4), (HEIGHT + 1, WIDTH + 1), (1, 1), (HEIGHT // 2, WIDTH // 2)])
 def test_dtu_refuses_images_and_masks_of_another_size(dtu, half_res, height, width):
-    iio.imwrite(dtu / "image/000003.png", random_pixels(0, 3, height, width))
+    def refuses(message):
+        with refused(message):
+            load(dtu, train_scene=[0], half_res=half_res, maskdir=str(dtu / "mask"))
+
     iio.imwrite(dtu / "mask/002.png", random_pixels(0, 1, height, width)[..., 0])
-    scene = load(dtu, train_scene=[0], half_res=half_res, maskdir=str(dtu / "mask"))
-    found = f"the image is {width} x {height}, expected {WIDTH} x {HEIGHT}"
-    with refused(rf"image/000003\.png: {found}"):
-        scene.photographs.image(3)
-    with refused(rf"mask/002\.png: {found}"):
-        scene.photographs.mask(2)
+    refuses(rf"mask/002\.png: the mask is {width} x {height}, expected {WIDTH} x {HEIGHT} as .*, or larger")
+    iio.imwrite(dtu / "image/000003.png", random_pixels(0, 3, height, width))
+    refuses(rf"image/000003\.png: the image is {width} x {height}, expected {WIDTH} x {HEIGHT}")
 
 
 @pytest.mark.parametrize(

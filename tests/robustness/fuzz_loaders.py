@@ -84,6 +84,20 @@ def poses_bounds(folder: Path) -> Loader:
     return Loader(path, [path.read_bytes(), single.getvalue()], read)
 
 
+def masks(folder: Path) -> Loader:
+    scan = write_dtu(folder / "masks", n=2)
+    path = scan / "mask" / "001.png"
+    data = DataConfig(datadir=str(scan), train_scene=[0], maskdir=str(path.parent))
+    grey = iio.imread(path)
+    seeds = [iio.imwrite("<bytes>", array, extension=".png") for array in (grey, grey // 255, np.dstack([grey] * 4))]
+
+    def read():
+        mask = load_dtu(data).photographs.mask(1)
+        assert mask.shape == grey.shape and mask.dtype == bool and mask.any() and not mask.all()
+
+    return Loader(path, seeds, read)
+
+
 CONFIG = b"""# a run
 expname = a/lego
 datadir = ./data/lego
@@ -173,7 +187,7 @@ def records(folder: Path) -> Loader:
     job, wanted = SimpleNamespace(folder=logdir, step=2), Record.of_content(RECORD)
 
     def read():
-        jobs.newest_psnr(job)
+        jobs.newest_means(job)
         found = earlier_record(path.parent, wanted)
         if found:
             records_table({"run": found})
@@ -208,7 +222,7 @@ def events(folder: Path) -> Loader:
 
 
 LOADERS = {
-    "transforms.json": transforms, "cameras.npz": cameras, "poses_bounds.npy": poses_bounds,
+    "transforms.json": transforms, "cameras.npz": cameras, "mask": masks, "poses_bounds.npy": poses_bounds,
     "png": lambda folder: images(folder, ".png"),
     "jpeg": lambda folder: images(folder, ".jpg"), "config": configs, "duplicate_config": sources,
     "checkpoint": checkpoints, "metrics.json": records, "args.txt": runs, "events": events,

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from infonerf.scene.made_poses import KINDS, WIDER, common_point, make_poses, pose_between
+from infonerf.scene.made_poses import KINDS, WIDER, make_poses
+from infonerf.scene.poses import common_point, pose_between
 from infonerf.scene.scene import with_made_poses
 from run_nerf import main
 from support.runs import LOSSES, options
@@ -45,6 +46,26 @@ def test_the_point_that_cameras_look_at():
     outwards[:, :, [0, 2]] *= -1  # turned about the upward axis
     assert common_point(outwards) is None
     assert common_point(PARALLEL) is None
+
+
+def test_the_point_between_cameras_that_face_each_other():
+    """Half-way between the two sides, however many cameras there are on each."""
+    for cameras in ([(0, 0), (180, 0)], [(20, 30), (200, -30)], [(0, 89), (180, -89)]):
+        poses = np.stack([look_at_origin(*angles)[:3] for angles in cameras])
+        poses[:, :, 3] += POINT
+        np.testing.assert_allclose(common_point(poses), POINT, atol=1e-9)
+        made = make_poses("spread", poses)
+        check_rotations(made)
+        offsets = made[:, :, 3] - POINT
+        np.testing.assert_allclose(offsets / 4, made[:, :, 2], atol=1e-9)
+        between = make_poses("interpolate", poses)
+        np.testing.assert_allclose(np.linalg.norm(between[:, :, 3] - POINT, axis=-1), 4)
+    one, other = (look_at_origin(azimuth, 0)[:3] for azimuth in (0, 180))
+    beside = other + np.array([[0, 0, 0, 0], [0, 0, 0, 0.03], [0, 0, 0, 0]])
+    np.testing.assert_allclose(common_point(np.stack([one, other, beside])), [0, 0.01, 0], atol=1e-9)
+    assert common_point(np.stack([one * [-1, 1, -1, 1], other * [-1, 1, -1, 1]])) is None  # back to back
+    rolled = np.stack([one, other * [-1, -1, 1, 1]])  # one upside down: there is no common up
+    check_rotations(make_poses("spread", rolled))
 
 
 def test_poses_between_cameras_that_look_at_a_point():

@@ -1,10 +1,11 @@
 """Video paths."""
 
+import cv2
 import numpy as np
 import pytest
 
 from infonerf.scene.poses import circle, spline, through_cameras, tour
-from support.scenes import poses_around
+from support.scenes import look_at_origin, poses_around
 
 
 def released_pose(azimuth, elevation, radius):
@@ -58,6 +59,55 @@ def test_few_cameras(n_cameras):
     path = through_cameras(cameras, n=12)
     assert np.isfinite(path).all()
     check_rotations(path)
+
+
+OPPOSITE = {
+    "two": [(0, 0), (180, 0)],
+    "two, raised": [(0, 40), (180, 40)],
+    "two, one above": [(30, 25), (210, -25)],
+    "above and below": [(0, 89.9), (0, -89.9)],
+    "nearly": [(0, 10), (179.5, -10)],
+    "three": [(90, 0), (0, 0), (180, 0)],
+    "three, far apart": [(0, 10), (180, -10), (15, 0)],
+    "a circle in pairs": [(0, 0), (180, 0), (90, 0), (270, 0)],
+    "two close pairs": [(0, 5), (180, 5), (9, 5), (189, 5)],
+}
+
+
+@pytest.mark.parametrize("cameras", OPPOSITE.values(), ids=OPPOSITE)
+def test_a_path_between_opposite_cameras_leads_around_the_object(cameras):
+    point = np.array([0.5, -1.0, 2.0])
+    poses = np.stack([look_at_origin(*angles, radius=3.0)[:3] for angles in cameras])
+    poses[:, :, 3] += point
+    path = through_cameras(poses)
+    check_rotations(path)
+    offsets = path[:, :, 3] - point
+    distances = np.linalg.norm(offsets, axis=-1)
+    assert distances.min() > 0.7 * 3
+    assert distances.max() < 1.2 * 3
+    assert ((path[:, :, 2] * offsets).sum(-1) > 0.99 * distances).all()  # it looks at the object
+    for pose in poses:
+        assert np.linalg.norm(path - pose, axis=1).max(-1).min() < 0.5
+    steps = np.linalg.norm(np.diff(path[:, :, 3], axis=0, append=path[:1, :, 3]), axis=-1)
+    assert steps.max() < 3 * steps.mean()
+
+
+def test_paths_have_no_gap_whatever_the_cameras():
+    """Back to back, side by side, one upside down, at one place: no axis of a pose vanishes."""
+    quarter = [cv2.Rodrigues(np.pi / 2 * k * axis)[0] for axis in np.eye(3) for k in range(4)]
+    rng = np.random.default_rng(0)
+    for i in range(300):
+        turns = rng.choice(len(quarter), rng.integers(1, 6))
+        poses = np.stack([np.c_[quarter[0] @ quarter[k], (i % 2) * rng.normal(size=3)] for k in turns])
+        check_rotations(through_cameras(poses, n=24))
+
+
+def test_other_paths_are_plain_splines():
+    """As they were before paths led around anything: three cameras on a circle, 120 degrees apart, do not need it."""
+    poses = np.stack([pose[:3] for pose in poses_around(3)])
+    ordered = poses[tour(poses[:, :, 3])]
+    path = through_cameras(poses, n=30)
+    np.testing.assert_array_equal(path[:, :, 3], spline(ordered[:, :, 3], np.arange(30) * 3 / 30))
 
 
 def test_spline_is_smooth_and_interpolates():

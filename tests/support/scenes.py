@@ -135,13 +135,13 @@ def write_depth(folder, scale: float = 0.0001, split: str = "test"):
     return values
 
 
-def dtu_cameras(n: int) -> list[dict]:
+def dtu_cameras(n: int, height: int = HEIGHT, width: int = WIDTH) -> list[dict]:
     """Intrinsics (3 3), OpenGL pose (4 4, in the scaled world) and the scale matrix (4 4) of n cameras."""
-    scale = np.diag([2.0, 3.0, 4.0, 1.0])
+    scale = np.diag([3.0, 3.0, 3.0, 1.0])
     scale[:3, 3] = [0.5, -0.25, 1.0]
     return [
         {
-            "k": np.array([[20.0 + i, 0, 5.2], [0, 21.0 + i, 3.9], [0, 0, 1]]),
+            "k": np.array([[20.0 + i, 0, 5.2 * width / WIDTH], [0, 21.0 + i, 3.9 * height / HEIGHT], [0, 0, 1]]),
             "pose": look_at_origin(30.0 * i, 10.0 + 3 * i, radius=2.5),
             "scale": scale,
         }
@@ -164,7 +164,7 @@ def write_dtu(folder, n: int = 6, masks: bool = True, height: int = HEIGHT, widt
     """A scan in the layout of DTU; masks are white in their left half."""
     (folder / "image").mkdir(parents=True)
     matrices = {}
-    for i, camera in enumerate(dtu_cameras(n)):
+    for i, camera in enumerate(dtu_cameras(n, height, width)):
         iio.imwrite(folder / "image" / f"{i:06d}.png", random_pixels(i, 3, height, width))
         matrices[f"world_mat_{i}"], matrices[f"scale_mat_{i}"] = dtu_projection(camera), camera["scale"]
     np.savez(folder / "cameras.npz", **matrices)

@@ -8,7 +8,7 @@ import numpy as np
 
 from infonerf.capture.dataset import Model
 
-PANEL, MARGIN, HEADER, LINE = 900, 50, 80, 26  # pixels
+PANEL, MARGIN, EDGE, HEADER, LINE = 900, 50, 8, 80, 26  # pixels
 BACKGROUND, FRAME, TEXT = (30, 27, 25), (80, 80, 80), (230, 230, 230)  # BGR
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 SUBPIXEL = 4  # bits of a coordinate's fraction, for OpenCV
@@ -70,10 +70,10 @@ def panel(corners: np.ndarray, points: np.ndarray, colours: np.ndarray, name: st
     def pixel(places: np.ndarray) -> np.ndarray:
         return (places - (low + high) / 2) * scale * [1, -1] + PANEL / 2
 
-    placed = pixel(points)
-    inside = np.all((placed > 0) & (placed < PANEL), axis=1)
+    placed, radius = pixel(points), 3 if len(points) < 1000 else 2
+    inside = np.all((placed > EDGE) & (placed < PANEL - EDGE), axis=1)
     for (x, y), (r, g, b) in zip(placed[inside], brightened(colours[inside]), strict=True):
-        cv2.circle(image, fixed((x, y)), 2 << SUBPIXEL, (int(b), int(g), int(r)), -1, cv2.LINE_AA, SUBPIXEL)
+        cv2.circle(image, fixed((x, y)), radius << SUBPIXEL, (int(b), int(g), int(r)), -1, cv2.LINE_AA, SUBPIXEL)
     for view, (tip, *far) in enumerate(pixel(corners)):
         colour = colour_of(view, len(corners))
         for place, neighbour in zip(far, far[1:] + far[:1], strict=True):
@@ -81,7 +81,7 @@ def panel(corners: np.ndarray, points: np.ndarray, colours: np.ndarray, name: st
             cv2.line(image, fixed(place), fixed(neighbour), colour, 2, cv2.LINE_AA, SUBPIXEL)
         cv2.circle(image, fixed(tip), 4 << SUBPIXEL, colour, -1, cv2.LINE_AA, SUBPIXEL)
     label(image, pixel(corners))
-    cv2.rectangle(image, (8, 8), (PANEL - 8, PANEL - 8), FRAME, 1)
+    cv2.rectangle(image, (EDGE, EDGE), (PANEL - EDGE, PANEL - EDGE), FRAME, 1)
     write(image, name, (24, 40), 0.8)
     return image
 

@@ -71,7 +71,9 @@ def reconstruct(job: Job) -> Outcome:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work_apart, args=(job, sender), daemon=True)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which it inherits: Ctrl-C is ours, and we end it
     process.start()
+    signal.signal(signal.SIGINT, handler)
     sender.close()
     try:
         outcome = follow(receiver)
@@ -124,7 +126,6 @@ def rows(database: Path, table: str) -> int:
 
 
 def work_apart(job: Job, sender: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends this one
     sender.send(solve(job, sender))
 
 
@@ -161,6 +162,7 @@ def find_features(job: Job, database: Path, attempt: Attempt, sender: Connection
     sender.send((f"features ({attempt.name})", len(job.photographs), database, "descriptors"))
     options = pycolmap.FeatureExtractionOptions()
     options.sift.estimate_affine_shape = options.sift.domain_size_pooling = attempt.thorough
+    pycolmap.Database.open(database).close()  # makes it
     groups: dict[tuple, list[int]] = {}
     for number, photograph in enumerate(job.photographs):
         groups.setdefault(photograph.camera, []).append(number)
@@ -169,8 +171,9 @@ def find_features(job: Job, database: Path, attempt: Attempt, sender: Connection
         reader = pycolmap.ImageReaderOptions(camera_model="RADIAL", default_focal_length_factor=GUESSED_FOCAL)
         if first.focal:
             reader.camera_params = f"{first.focal},{first.width / 2},{first.height / 2},0,0"
-        pycolmap.extract_features(database, job.images, [working_name(n) for n in numbers], pycolmap.CameraMode.SINGLE,
-                                  reader, options, device=pycolmap.Device.cpu)  # fmt: skip
+        pycolmap.import_images(database, job.images, pycolmap.CameraMode.SINGLE, [working_name(n) for n in numbers],
+                               reader)  # fmt: skip
+    pycolmap.extract_features(database, job.images, extraction_options=options, device=pycolmap.Device.cpu)
 
 
 def match(job: Job, database: Path, attempt: Attempt, sender: Connection) -> None:
@@ -194,6 +197,7 @@ def run_mapper(job: Job, database: Path, attempt: Attempt, sender: Connection) -
 
     sender.send((f"cameras ({attempt.name})", len(job.photographs), database, None))
     options = mapper_options(job, database)
+    options.triangulation.ignore_two_view_tracks = not (attempt.thorough and len(job.photographs) <= FEW)
     if attempt.relaxed:
         options.min_num_matches = 10
         options.mapper.init_min_num_inliers, options.mapper.init_min_tri_angle = 20, 4.0

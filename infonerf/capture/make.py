@@ -17,6 +17,7 @@ from infonerf.capture.dataset import Model, write_dataset
 from infonerf.capture.photographs import HEIF, PLAIN, Photograph, find_photographs, names, prepare
 from infonerf.capture.picture import draw
 from infonerf.capture.reconstruct import (
+    ATTEMPTS,
     FEW,
     GUESSED_FOCAL,
     HELP,
@@ -31,6 +32,7 @@ from infonerf.system.errors import InputError
 from infonerf.system.logs import progress_bar, say
 from infonerf.version import VERSION
 
+LARGE_CHANGE = 0.3  # of an image's sides by undistorting it, above which the distortion is doubtful
 SMALL_ANGLE = 2.0  # degrees between two rays to a point, under which its depth is hardly known
 LARGE_ERROR = 1.5  # pixels, above which cameras are doubtful
 
@@ -188,6 +190,12 @@ def report(photographs: Sequence[Photograph], outcome: Outcome, model: Model, ou
     fields = sorted({(round(float(x), 1), round(float(y), 1)) for x, y in model.fields_of_view})
     say(f"reprojection error {model.error:.2f} px; {len(model.points)} points, seen under {model.angle:.1f} degrees; "
         f"field of view {', '.join(f'{x} x {y}' for x, y in fields)} degrees")  # fmt: skip
+    sizes = {photograph.name: (photograph.height, photograph.width) for photograph in photographs}
+    change = np.abs(np.log(model.sizes / np.array([sizes[name] for name in model.names]))).max()
+    if change > LARGE_CHANGE:
+        say(f"NOTE: undistorting changes the images' size by {change:.0%}: the distortion is doubtful; {HELP}")
+    if outcome.attempt == ATTEMPTS[-1].name:
+        say("NOTE: found only with the lowest thresholds; some cameras may be wrong")
     if model.error > LARGE_ERROR:
         say(f"NOTE: the reprojection error is large: look at cameras.png; {HELP}")
     if model.angle < SMALL_ANGLE:

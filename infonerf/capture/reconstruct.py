@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from infonerf.capture.photographs import Photograph, working_name
@@ -17,6 +18,8 @@ from infonerf.system.logs import progress_bar
 
 FEW = 5  # photographs that do not tell focal length and distortion well
 GUESSED_FOCAL = 0.8  # of the longer side, where nothing is known: phones have 0.7 to 0.85
+OTHER_GUESSES = (0.6, 1.2, 1.8)  # tried as well for few photographs, which end near where they start
+BETTER = 1.03  # so many times the observations must another guess explain
 MOST_EXHAUSTIVE = 60  # frames of a video of which all pairs are matched; of more, neighbours in time
 SEED = 0
 
@@ -168,9 +171,9 @@ def find_features(job: Job, database: Path, attempt: Attempt, sender: Connection
         groups.setdefault(photograph.camera, []).append(number)
     for numbers in groups.values():
         first = job.photographs[numbers[0]]
-        reader = pycolmap.ImageReaderOptions(camera_model="RADIAL", default_focal_length_factor=GUESSED_FOCAL)
+        reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL", default_focal_length_factor=GUESSED_FOCAL)
         if first.focal:
-            reader.camera_params = f"{first.focal},{first.width / 2},{first.height / 2},0,0"
+            reader.camera_params = f"{first.focal},{first.width / 2},{first.height / 2},0"
         pycolmap.import_images(database, job.images, pycolmap.CameraMode.SINGLE, [working_name(n) for n in numbers],
                                reader)  # fmt: skip
     pycolmap.extract_features(database, job.images, extraction_options=options, device=pycolmap.Device.cpu)
@@ -192,22 +195,50 @@ def match(job: Job, database: Path, attempt: Attempt, sender: Connection) -> Non
 
 
 def run_mapper(job: Job, database: Path, attempt: Attempt, sender: Connection) -> list:
-    """Models of COLMAP's incremental mapper, of most photographs first."""
+    """Models of COLMAP's incremental mapper, of most photographs first. Of few photographs of unknown focal length,
+    those from the guess of it that explains most."""
     import pycolmap
 
-    sender.send((f"cameras ({attempt.name})", len(job.photographs), database, None))
     options = mapper_options(job, database)
     options.triangulation.ignore_two_view_tracks = not (attempt.thorough and len(job.photographs) <= FEW)
     if attempt.relaxed:
         options.min_num_matches = 10
         options.mapper.init_min_num_inliers, options.mapper.init_min_tri_angle = 20, 4.0
         options.mapper.abs_pose_min_num_inliers, options.mapper.abs_pose_min_inlier_ratio = 12, 0.15
-    folder = job.work / attempt.name.replace(" ", "_")
-    folder.mkdir()
-    models = pycolmap.incremental_mapping(database, job.images, folder, options,
-                                          initial_image_pair_callback=lambda: sender.send(2),
-                                          next_image_callback=lambda: sender.send(1))  # fmt: skip
-    return sorted(models.values(), key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
+    few = len(job.photographs) <= FEW and any(photograph.focal is None for photograph in job.photographs)
+    best: list = []
+    for guess in (GUESSED_FOCAL, *OTHER_GUESSES) if few else (GUESSED_FOCAL,):
+        sender.send((f"cameras ({attempt.name})", len(job.photographs), database, None))
+        guess_focal(database, guess)
+        with TemporaryDirectory(dir=job.work) as folder:
+            models = pycolmap.incremental_mapping(database, job.images, folder, options,
+                                                  initial_image_pair_callback=lambda: sender.send(2),
+                                                  next_image_callback=lambda: sender.send(1))  # fmt: skip
+        models = sorted(models.values(), key=explained, reverse=True)
+        if models and (not best or is_better(explained(models[0]), explained(best[0]))):
+            best = models
+    return best
+
+
+def explained(model) -> tuple[int, int]:
+    """Photographs, and places in them, that a model explains."""
+    return model.num_reg_images(), model.compute_num_observations()
+
+
+def is_better(new: tuple[int, int], old: tuple[int, int]) -> bool:
+    return new[0] > old[0] or (new[0] == old[0] and new[1] > BETTER * old[1])
+
+
+def guess_focal(database: Path, guess: float) -> None:
+    """Let cameras whose focal length is not known begin with that multiple of their longer side."""
+    import pycolmap
+
+    with closing(pycolmap.Database.open(database)) as opened:
+        for camera in opened.read_all_cameras():
+            if not camera.has_prior_focal_length:
+                longer = max(camera.width, camera.height)
+                camera.params = [guess * longer, camera.width / 2, camera.height / 2, *camera.params[3:]]
+                opened.update_camera(camera)
 
 
 def mapper_options(job: Job, database: Path):
@@ -226,12 +257,24 @@ def mapper_options(job: Job, database: Path):
 
 
 def with_tracks_of_two(job: Job, model, database: Path):
-    """The model with points that only two photographs see as well. COLMAP leaves them out, and does well as long as
-    cameras are looked for; of few photographs they are most of the points."""
+    """The model with points that only two photographs see as well, and its cameras adjusted to them. COLMAP leaves them
+    out, and does well as long as it looks for cameras; of few photographs they are most of the points."""
     import pycolmap
 
     options = mapper_options(job, database)
     options.triangulation.ignore_two_view_tracks = False
     folder = job.work / "two"
     folder.mkdir()
-    return pycolmap.triangulate_points(model, database, job.images, folder, clear_points=True, options=options)
+
+    def triangulated():
+        return pycolmap.triangulate_points(model, database, job.images, folder, clear_points=True, options=options)
+
+    model = triangulated()
+    adjustment = pycolmap.BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False)
+    adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    wanted = pycolmap.BundleAdjustmentConfig()
+    for key in model.reg_image_ids():
+        wanted.add_image(key)
+    wanted.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(adjustment, wanted, model).solve()
+    return triangulated()

@@ -30,7 +30,9 @@ def sharpest(values: Sequence[float], n: int) -> list[int]:
 def frames_of(path: Path) -> Iterator[np.ndarray]:
     """Frames of a video one by one, h w 3 BGR, turned upright. Raises InputError where there are none."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: a broken file is told in our own words
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    cv2.utils.logging.setLogLevel(level)
     try:
         good, frame = capture.read()
         if not good:

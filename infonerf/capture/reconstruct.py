@@ -21,6 +21,7 @@ GUESSED_FOCAL = 0.8  # of the longer side, where nothing is known: phones have 0
 OTHER_GUESSES = (0.6, 1.2, 1.8)  # tried as well for few photographs, which end near where they start
 BETTER = 1.03  # so many times the observations must another guess explain
 MOST_EXHAUSTIVE = 60  # frames of a video of which all pairs are matched; of more, neighbours in time
+MOST_THOROUGH = 20  # photographs of which a few that are missing are worth the thorough attempt
 SEED = 0
 
 HELP = ("more overlap helps (each place seen in three photographs, steps of 10 to 15 degrees), and more photographs, "
@@ -140,6 +141,8 @@ def solve(job: Job, sender: Connection) -> Outcome:
     pycolmap.set_random_seed(SEED)
     best, best_database, outcome = None, None, Outcome("", [])
     for attempt in ATTEMPTS:
+        if attempt.thorough and best is not None and is_enough(best.num_reg_images(), len(job.photographs)):
+            break
         database = job.work / f"{'thorough' if attempt.thorough else 'usual'}.db"
         if not database.exists():
             find_features(job, database, attempt, sender)
@@ -156,6 +159,11 @@ def solve(job: Job, sender: Connection) -> Outcome:
             best = with_tracks_of_two(job, best, best_database)
         best.write(job.work / "model")
     return outcome
+
+
+def is_enough(registered: int, n: int) -> bool:
+    """Whether the thorough attempt, of several times the work, can be spared: most of many are registered."""
+    return n > MOST_THOROUGH and registered > n / 2
 
 
 def find_features(job: Job, database: Path, attempt: Attempt, sender: Connection) -> None:

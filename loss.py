@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infonerf.config import LossesConfig
-from infonerf.rendering.groups import NEIGHBOURS, PATCH, SEEN, UNSEEN
+from infonerf.rendering.groups import KNOWN, NEIGHBOURS, PATCH, SEEN, UNSEEN
 from infonerf.training.terms import Loss, StepView, constant
 
 EPS = 1e-10
@@ -81,6 +81,18 @@ def depth_smoothness_loss(depth: Tensor) -> Tensor:
     the pixel below and to the one on the right (RegNeRF: Niemeyer et al., CVPR 2022, section 3.2)."""
     inner = depth[:, :-1, :-1]
     return ((depth[:, 1:, :-1] - inner).square() + (depth[:, :-1, 1:] - inner).square()).mean()
+
+
+def depth_prior_loss(weights: Tensor, z: Tensor, depth: Tensor, sigma: float | Tensor) -> Tensor:
+    """weights, z: r s, known depths r -> r: -sum_i q_i log(w_i + 1e-5), with q_i the part of a normal distribution, of
+    mean depth and standard deviation sigma, that lies in sample i's interval, z_i to z_i+1; the last has no end.
+
+    DS-NeRF's loss (Deng et al., CVPR 2022, section 4.2) has exp(-(z_i - depth)^2 / 2 sigma^2) (z_i+1 - z_i) for q_i. That
+    is q_i sigma sqrt(2 pi) where samples lie close together, and nothing where sigma is small and no sample is near.
+    """
+    below = torch.special.ndtr((z - depth[:, None]) / sigma)
+    mass = torch.cat([below[:, 1:], torch.ones_like(below[:, :1])], dim=-1) - below
+    return -(mass * torch.log(weights + 1e-5)).sum(-1)
 
 
 # Losses.
@@ -198,6 +210,25 @@ def depth_smoothness(options: LossesConfig, size: int = PATCH) -> Loss:
     return Loss("depth_smooth", "depth smoothness", (UNSEEN,), constant(options.depth_smooth_lambda), value)
 
 
+def depth_prior(options: LossesConfig) -> Loss:
+    """Weights along rays through known depths, of the fine and, as with colours, of the coarse pass. A scene without
+    known depths has no such term."""
+
+    def value(view: StepView) -> Tensor | None:
+        passes = [part[KNOWN] for part in (view.fine, view.coarse) if KNOWN in part]
+        if not passes:
+            return None
+        batch, sigma = view.batch, options.depth_prior_sigma * (view.batch.far - view.batch.near)
+        return sum((batch.known_weights * depth_prior_loss(one.weights, one.z, batch.known_depths, sigma)).mean()
+                   for one in passes)
+
+    def schedule(step: int) -> float:
+        end = options.depth_prior_end_iter
+        return options.depth_prior_lambda * (max(1 - step / end, 0.0) if end else 1.0)
+
+    return Loss("depth_prior", "depth prior", (KNOWN,), schedule, value)
+
+
 def regularizers_of(options: LossesConfig) -> list[Loss]:
     """The losses of a run beside colour."""
     there = {
@@ -207,6 +238,7 @@ def regularizers_of(options: LossesConfig) -> list[Loss]:
         occlusion: options.occlusion_lambda,
         distortion: options.distortion_lambda,
         depth_smoothness: options.depth_smooth_lambda,
+        depth_prior: options.depth_prior_lambda,
     }
     return [make(options) for make, wanted in there.items() if wanted]
 

@@ -112,6 +112,10 @@ class Cameras:
         directions = (poses[:, :, :3] * in_camera[:, None, :]).sum(-1)
         return Rays(poses[:, :, 3], directions, self.near, self.far)
 
+    def sample_depths(self, pixels: Pixels, z: Tensor) -> Tensor:
+        """Where on the rays of `pixels` their points of z-depth z (r) lie, as multiples of the directions."""
+        return z
+
     def image_rays(self, view: int = 0) -> Rays:
         """All h*w rays of one camera, row by row."""
         height, width = self.sizes[view]

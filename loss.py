@@ -87,8 +87,8 @@ def depth_prior_loss(weights: Tensor, z: Tensor, depth: Tensor, sigma: float | T
     """weights, z: r s, known depths r -> r: -sum_i q_i log(w_i + 1e-5), with q_i the part of a normal distribution, of
     mean depth and standard deviation sigma, that lies in sample i's interval, z_i to z_i+1; the last has no end.
 
-    DS-NeRF's loss (Deng et al., CVPR 2022, section 4.2) has exp(-(z_i - depth)^2 / 2 sigma^2) (z_i+1 - z_i) for q_i. That
-    is q_i sigma sqrt(2 pi) where samples lie close together, and nothing where sigma is small and no sample is near.
+    DS-NeRF's loss (Deng et al., CVPR 2022, section 4.2) has exp(-(z_i - depth)^2 / 2 sigma^2) (z_i+1 - z_i) for q_i:
+    q_i sigma sqrt(2 pi) where samples lie close together, and nothing where sigma is small and no sample is near.
     """
     below = torch.special.ndtr((z - depth[:, None]) / sigma)
     mass = torch.cat([below[:, 1:], torch.ones_like(below[:, :1])], dim=-1) - below

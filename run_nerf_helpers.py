@@ -265,7 +265,8 @@ def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: in
     if known:
         lines["depths"] = f"{len(known.depths):,} known, in {len(known.pixels.camera.unique())} of the training views"
     elif config.losses.depth_prior_lambda:
-        notes.append("no known depths between near and far in the training views; trained without the depth prior")
+        notes.append(f"no known depths (depth_prior {config.data.depth_prior}) between near and far in the training "
+                     "views; trained without the depth prior")
     return [f"{name:<10}{text}" for name, text in [*lines.items(), *(("note", note) for note in notes)]]
 
 

@@ -12,7 +12,7 @@ from infonerf.training.sampler import TrainingColours
 from run_nerf import create_fixed_stepper, create_trainer
 from support import graphs
 from support.devices import TINY
-from support.scenes import HEIGHT, WIDTH, memory_scene, with_photographs
+from support.scenes import HEIGHT, WIDTH, known_at_random, memory_scene, with_photographs
 
 CPU = torch.device("cpu")
 DEFAULT = ["--no_batching", "--N_importance", "5", "--use_viewdirs"]
@@ -33,9 +33,14 @@ CASES = {
         *DEFAULT, "--carving_lambda", "0.1", "--random_bkgd", "--occlusion_lambda", "0.1", "--occlusion_samples", "2",
         "--distortion_lambda", "0.1", "--mi_mlp",
     ],
+    "known depths": [
+        *DEFAULT, "--depth_prior_lambda", "0.1", "--N_depth", "7", "--depth_prior_sigma", "0.1",
+        "--depth_prior_end_iter", "6", "--range_start", "0.5", "--range_end_iter", "5",
+    ],
     "a grid": [*DEFAULT, "--skip_empty", "--visual_hull"],
 }  # fmt: skip
 RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.eye(HEIGHT, WIDTH, dtype=np.float32))
+RGBA = known_at_random(RGBA)
 
 
 def trainer_of(options, fixed=False, capture=None, device=CPU, precision="fp32", dtype=torch.float64, ranks=None):

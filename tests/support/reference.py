@@ -311,6 +311,29 @@ def colour_term(final_rgbs, coarse_rgbs, targets):
     return loss
 
 
+def normal_below(x, mean, sigma):
+    """The part () of a normal distribution that lies below x."""
+    return 0.5 * (1 + torch.erf((x - mean) / (sigma * math.sqrt(2))))
+
+
+def depth_prior(weights, z, known, sigma):
+    """Cross-entropy () of one ray's weights with a normal distribution about its depth (docs/method.md, Losses)."""
+    loss = f64(0.0)
+    for k in range(len(z)):
+        end = normal_below(z[k + 1], known, sigma) if k + 1 < len(z) else 1.0
+        mass = end - normal_below(z[k], known, sigma)
+        loss = loss - mass * torch.log(weights[k] + 1e-5)
+    return loss
+
+
+def depth_prior_term(composites, known, trusted, sigma):
+    """Mean over rays of their loss times how far their known depth is trusted (docs/method.md, Losses)."""
+    total = f64(0.0)
+    for ray, depth, trust in zip(composites, known, trusted, strict=True):
+        total = total + trust * depth_prior(ray["weights"], ray["z"], depth, sigma)
+    return total / len(known)
+
+
 # ---- neighbours and schedules ---------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from infonerf.fields.field import CoarseFine
 from infonerf.fields.nerf import NeRF
 from infonerf.scene.cameras import Cameras, Rays
+from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.system.errors import InputError
 
@@ -52,6 +53,15 @@ def memory_scene(n_views: int = 6, train=(0, 1), white: bool = False, pixel_cent
         photographs=Photographs(lambda view: random_pixels(view, 3, *sizes[view]).astype(np.float32) / 255),
         white_background=white,
     )
+
+
+def known_at_random(scene: Scene, n: int = 50, seed: int = 0) -> Scene:
+    """The scene with known depths, from near to far, of random places in the images of all its views."""
+    rng, (heights, widths) = np.random.default_rng(seed), np.transpose(scene.cameras.sizes)
+    views = rng.integers(0, len(scene.view_names), n)
+    cols, rows = rng.random(n) * widths[views], rng.random(n) * heights[views]
+    depths, weights = rng.uniform(scene.near, scene.far, n), rng.uniform(0.5, 1.5, n)
+    return replace(scene, known_depths=KnownDepths(views, cols, rows, depths, weights / weights.mean()))
 
 
 def with_photographs(scene: Scene, **readers) -> Scene:

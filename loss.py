@@ -84,15 +84,15 @@ def depth_smoothness_loss(depth: Tensor) -> Tensor:
 
 
 def depth_prior_loss(weights: Tensor, z: Tensor, depth: Tensor, sigma: float | Tensor) -> Tensor:
-    """weights, z: r s, known depths r -> r: -sum_i q_i log(w_i + 1e-5), with q_i the part of a normal distribution, of
-    mean depth and standard deviation sigma, that lies in sample i's interval, z_i to z_i+1; the last has no end.
+    """weights, z: r s, known depths r -> r: -log(sum_i w_i exp(-g_i^2 / 2 sigma^2) + 0.01), with g_i the gap between
+    the known depth and sample i's interval, z_i to z_i+1 (the last has no end); 0 within it.
 
-    DS-NeRF's loss (Deng et al., CVPR 2022, section 4.2) has exp(-(z_i - depth)^2 / 2 sigma^2) (z_i+1 - z_i) for q_i:
-    q_i sigma sqrt(2 pi) where samples lie close together, and nothing where sigma is small and no sample is near.
+    The sum is at most 1: how likely the ray ends where it is known to. 0.01 bounds what a wrong depth can do. DS-NeRF
+    (Deng et al., CVPR 2022, section 4.2) asks for weights that form a normal distribution: docs/lab/depth_prior.md.
     """
-    below = torch.special.ndtr((z - depth[:, None]) / sigma)
-    mass = torch.cat([below[:, 1:], torch.ones_like(below[:, :1])], dim=-1) - below
-    return -(mass * torch.log(weights + 1e-5)).sum(-1)
+    end = torch.cat([z[:, 1:], torch.full_like(z[:, :1], torch.inf)], dim=-1)
+    gap = (z - depth[:, None]).relu() + (depth[:, None] - end).relu()
+    return -torch.log((weights * torch.exp(-(gap / sigma).square() / 2)).sum(-1) + 0.01)
 
 
 # Losses.

@@ -311,19 +311,17 @@ def colour_term(final_rgbs, coarse_rgbs, targets):
     return loss
 
 
-def normal_below(x, mean, sigma):
-    """The part () of a normal distribution that lies below x."""
-    return 0.5 * (1 + torch.erf((x - mean) / (sigma * math.sqrt(2))))
-
-
 def depth_prior(weights, z, known, sigma):
-    """Cross-entropy () of one ray's weights with a normal distribution about its depth (docs/method.md, Losses)."""
-    loss = f64(0.0)
+    """How unlikely () one ray is to end at its known depth (docs/method.md, Losses)."""
+    likely = f64(0.0)
     for k in range(len(z)):
-        end = normal_below(z[k + 1], known, sigma) if k + 1 < len(z) else 1.0
-        mass = end - normal_below(z[k], known, sigma)
-        loss = loss - mass * torch.log(weights[k] + 1e-5)
-    return loss
+        gap = f64(0.0)
+        if known < z[k]:
+            gap = z[k] - known
+        elif k + 1 < len(z) and known > z[k + 1]:
+            gap = known - z[k + 1]
+        likely = likely + weights[k] * torch.exp(-(gap**2) / (2 * sigma**2))
+    return -torch.log(likely + 0.01)
 
 
 def depth_prior_term(composites, known, trusted, sigma):

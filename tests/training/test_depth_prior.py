@@ -21,6 +21,7 @@ from loss import depth_prior, depth_prior_loss
 from run_nerf import create_trainer, main
 from run_nerf_helpers import create_sampler, described, known_pixels
 from support import reference
+from support.devices import DEVICE, TINY
 from support.draws import DOUBLE, assert_uniform, rand, seeded
 from support.runs import LOSSES, contents, losses_printed, options, same
 from support.scenes import known_at_random, memory_scene, write_blender
@@ -249,6 +250,15 @@ def test_sparse_and_dense_steps_are_the_same():
         assert terms["depth_prior"][1] > 0
         found.append((terms["depth_prior"], [parameter.grad for parameter in trainer.networks.parameters()]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_steps_stay_on_the_device(pretended_device):
+    config, _ = parse_options([*TINY, *PRIOR, "--no_batching", "--N_importance", "5", "--use_viewdirs"])
+    trainer = create_trainer(config, known_at_random(memory_scene(white=True)), DEVICE)
+    for _ in range(2):
+        terms, _ = trainer.train_step()
+    assert all(value.device == DEVICE for _, value in terms.values())
+    assert "depth_prior" in terms
 
 
 def test_it_pulls_the_weights_to_the_known_depths():

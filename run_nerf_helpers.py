@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from infonerf.command_line import run_config
@@ -14,11 +15,12 @@ from infonerf.evaluation.views import evaluate_views
 from infonerf.fields.field import CoarseFine
 from infonerf.fields.nerf import Annealing, NeRF
 from infonerf.rendering.dense import DenseQuery
-from infonerf.rendering.groups import PATCH, SEEN, UNSEEN
+from infonerf.rendering.groups import KNOWN, PATCH, SEEN, UNSEEN
 from infonerf.rendering.occupancy import CELLS, Occupancy
 from infonerf.rendering.pictures import render_path
 from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
+from infonerf.scene.cameras import Pixels
 from infonerf.scene.scene import Scene, bounds_of, with_depth_range, with_made_poses
 from infonerf.scene.visual_hull import carved_cells
 from infonerf.system.devices import has_bfloat16, rank_device
@@ -31,7 +33,7 @@ from infonerf.system.ranks import Ranks
 from infonerf.training import checkpoint
 from infonerf.training.generators import create_generators
 from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, RotatedPose
-from infonerf.training.sampler import Crop, RangeAnnealing, RaySampler, TrainingColours, central_crop
+from infonerf.training.sampler import Crop, KnownPixels, RangeAnnealing, RaySampler, TrainingColours, central_crop
 from load_blender import load_blender
 from load_dtu import load_dtu
 from load_llff import load_llff
@@ -146,6 +148,7 @@ def create_sampler(config: Config, scene: Scene, device: torch.device) -> RaySam
     pools = {SEEN: (scene.cameras.at(scene.split.train).to(device), batch.N_rand)}
     if losses.n_unseen:
         pools[UNSEEN] = (scene.unseen_cameras().to(device), losses.n_unseen)
+    known = known_pixels(scene) if losses.depth_prior_lambda else None
     check_counts(config, {group: cameras.sizes for group, (cameras, _) in pools.items()})
     wanted = {"random_bkgd": batch.random_bkgd, "carving_lambda": losses.carving_lambda}
     of_alpha = [name for name, value in wanted.items() if value]
@@ -161,7 +164,28 @@ def create_sampler(config: Config, scene: Scene, device: torch.device) -> RaySam
         random_background=batch.random_bkgd,
         patches=losses.depth_smooth_lambda > 0,
         annealing=RangeAnnealing(sampling.range_start, sampling.range_end_iter) if sampling.range_end_iter else None,
+        known=known and (known, losses.N_depth),
     )
+
+
+def known_pixels(scene: Scene) -> KnownPixels | None:
+    """The known depths of the training views that lie in the scene's range of depths; None where there are none."""
+    known, train = scene.known_depths, scene.split.train
+    if known is None:
+        return None
+    place = np.full(len(scene.view_names), -1)  # of each view among the training views
+    place[list(train)] = np.arange(len(train))
+    of_train = place[known.views] >= 0
+    cameras, half = scene.cameras.at(train), scene.cameras.pixel_center
+    columns = (place[known.views], known.rows - half, known.cols - half, known.depths, known.weights)
+    camera, rows, cols, z, weights = (torch.from_numpy(column[of_train]) for column in columns)
+    pixels = Pixels(camera, rows.double(), cols.double())
+    depths = cameras.sample_depths(pixels, z.double())
+    inside = (depths >= cameras.near) & (depths <= cameras.far)
+    if not inside.any():
+        return None
+    pixels, depths, weights = Pixels(*(part[inside] for part in pixels)), depths[inside], weights[inside].double()
+    return KnownPixels(pixels, depths, weights / weights.mean())
 
 
 def check_counts(config: Config, sizes: dict[str, Sequence[tuple[int, int]]]) -> None:
@@ -220,7 +244,8 @@ def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: in
     train = " ".join(scene.view_names[view] for view in split.train[:8]) + (" ..." if len(split.train) > 8 else "")
     sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    terms = [loss.name for loss in regularizers_of(config.losses)]
+    known = known_pixels(scene) if config.losses.depth_prior_lambda else None
+    terms = [loss.name for loss in regularizers_of(config.losses) if known or loss.groups != (KNOWN,)]
     lines = {
         "scene": f"{scene.name} ({config.data.dataset_type}), {shown_sizes(scene)}, "
         f"near {scene.near:g}, far {scene.far:g}{' (NDC)' if scene.cameras.ndc else ''}, "
@@ -241,7 +266,13 @@ def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: in
     if config.rendering.skip_empty:
         low, high = (" ".join(f"{x:.3g}" for x in corner) for corner in bounds_of(scene))
         lines["bounds"] = f"{low} to {high}; space outside is left empty (skip_empty)"
-    return [f"{name:<10}{text}" for name, text in [*lines.items(), *(("note", note) for note in scene.notes)]]
+    notes = list(scene.notes)
+    if known:
+        lines["depths"] = f"{len(known.depths):,} known, in {len(known.pixels.camera.unique())} of the training views"
+    elif config.losses.depth_prior_lambda:
+        notes.append(f"no known depths (depth_prior {config.data.depth_prior}) between near and far in the training "
+                     "views; trained without the depth prior")
+    return [f"{name:<10}{text}" for name, text in [*lines.items(), *(("note", note) for note in notes)]]
 
 
 def shown_sizes(scene: Scene) -> str:

@@ -133,6 +133,10 @@ class DataConfig:
         False, "blender: a file_path may lead out of the scene's folder (.. or an absolute path)",
         ours=True, identity=False, needs="dataset_type blender",
     )
+    depth_prior: str = option(
+        "points", "known depths of a capture for the depth prior: of its sparse points, or of its depth images",
+        choices=("points", "files"), ours=True, needs="depth_prior_lambda",
+    )
     unseen_poses: str = option(
         "no_test", "poses that may be regularised: all but the test views', or, as released, all; or poses made for "
         "it, between pairs of training cameras or spread around what they look at",
@@ -306,6 +310,17 @@ class LossesConfig:
     depth_smooth_lambda: float = option(
         0.0, "weight of the differences of depth between unseen pixels, then drawn as 8 x 8 patches", AMOUNT, ours=True
     )
+    depth_prior_lambda: float = option(
+        0.0, "weight of how far rendering weights are from depths that the scene knows", AMOUNT, ours=True
+    )
+    depth_prior_sigma: float = option(
+        0.01, "standard deviation of known depths, as a fraction of far - near", FRACTION, ours=True,
+        needs="depth_prior_lambda",
+    )
+    depth_prior_end_iter: int = option(
+        0, "the weight falls to 0 at this step, linearly; 0 = never", COUNT, ours=True, needs="depth_prior_lambda"
+    )
+    N_depth: int = option(64, "rays of a step through known depths", POSITIVE, ours=True, needs="depth_prior_lambda")
 
     def __post_init__(self):
         if self.smoothing and self.smooth_sampling_method == "near_pixel" and not self.smooth_pixel_range:
@@ -505,6 +520,7 @@ NEEDS: dict[str, Callable[[Config], Any]] = {
     "i_val": lambda config: config.stopping.i_val,
     "occlusion_lambda": lambda config: config.losses.occlusion_lambda,
     "distortion_lambda": lambda config: config.losses.distortion_lambda,
+    "depth_prior_lambda": lambda config: config.losses.depth_prior_lambda,
     "a loss of unseen rays": lambda config: config.losses.n_unseen,
     "dataset_type llff": lambda config: config.data.dataset_type == "llff",
     "dataset_type dtu": lambda config: config.data.dataset_type == "dtu",

@@ -47,7 +47,8 @@ BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "e
           "range_start": 0.5, "range_end_iter": 0,
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
           "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0,
-          "i_val": 0, "val_scene": None, "patience": 0}
+          "i_val": 0, "val_scene": None, "patience": 0, "depth_prior": "points", "depth_prior_lambda": 0.0,
+          "depth_prior_sigma": 0.01, "depth_prior_end_iter": 0, "N_depth": 64}
 
 
 def defaults():
@@ -377,6 +378,8 @@ def test_the_reference_is_not_of_bfloat16():
     (["--entropy_ramp", "5"], "entropy_ramp without entropy"),
     (["--occlusion_samples", "5"], "occlusion_samples without occlusion_lambda"),
     (["--distortion_start_iter", "5"], "distortion_start_iter without distortion_lambda"),
+    (["--depth_prior_sigma", "0.1"], "depth_prior_sigma without depth_prior_lambda"),
+    (["--depth_prior", "files", "--depth_prior_lambda", "0.1"], None),
     (["--smoothing_floor", "0.01"], "smoothing_floor without smoothing with smoothing_activation norm"),
     (["--smoothing_floor", "0.01", "--smoothing", "--smoothing_activation", "softmax"],
      "smoothing_floor without smoothing with smoothing_activation norm"),

@@ -53,11 +53,6 @@ class Capture:
     notes: tuple[str, ...] = ()
 
 
-def natural_order(name: str) -> list:
-    """A key to sort names by, in which 2 comes before 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
 def view_names(paths: Sequence[str]) -> tuple[str, ...]:
     """Names for views from the paths of their photographs: without the folders that all have in common, and without
     ending, unless two would then be the same."""
@@ -117,8 +112,8 @@ def fit_to_files(capture: Capture) -> Capture:
 
 
 class CapturePhotographs:
-    """The photographs of views: undistorted, the longer side reduced to at most `longest_side` by averaging areas (0: as
-    they are), then halved where `half`; `white` lies behind transparent pixels.
+    """The photographs of views: undistorted, the longer side reduced to at most `longest_side` by averaging areas (0:
+    as they are), then halved where `half`; `white` lies behind transparent pixels.
 
     lenses: the pinhole cameras of what they become.
     """
@@ -215,7 +210,9 @@ def moved(view: View, lens: Lens, pixels: np.ndarray) -> np.ndarray:
     return np.where(inside[:, None], found, np.nan)
 
 
-def depths_of_points(capture: Capture, lenses: Sequence[Lens], train: Sequence[int], scale: float) -> KnownDepths | None:
+def depths_of_points(
+    capture: Capture, lenses: Sequence[Lens], train: Sequence[int], scale: float
+) -> KnownDepths | None:
     """Those of the training views' sparse points, where tracks say which ones they see; a point of reprojection error e
     weighs exp(-(e / mean e)^2). scale: of the scene's world. None where no track does."""
     if capture.errors is None:
@@ -232,7 +229,9 @@ def depths_of_points(capture: Capture, lenses: Sequence[Lens], train: Sequence[i
     return known(parts)
 
 
-def depths_of_files(capture: Capture, lenses: Sequence[Lens], train: Sequence[int], scale: float) -> KnownDepths | None:
+def depths_of_files(
+    capture: Capture, lenses: Sequence[Lens], train: Sequence[int], scale: float
+) -> KnownDepths | None:
     """Those of every pixel of the training views' depth images at which there is one. None where there are no such
     images."""
     parts = []

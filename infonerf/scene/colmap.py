@@ -1,7 +1,6 @@
 """COLMAP models, sparse/0 or sparse, of cameras, images and points3D in bin or txt -> Capture.
 
-A reader of our own: pycolmap reads them in three lines, but brings 30 MB or more, has no wheel for every system, and
-ends the program where a file is damaged.
+A reader of our own: pycolmap reads them in three lines, but brings 135 MB.
 """
 
 import struct
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infonerf.scene.capture import Capture, View, existing
+from infonerf.scene.capture import ENDINGS, Capture, View, existing
 from infonerf.scene.checks import LARGEST
 from infonerf.scene.distortion import MODELS, Lens
 from infonerf.system.errors import InputError
@@ -73,13 +72,19 @@ def read_colmap(folder: Path) -> Capture:
             raise InputError(f"{images_file}: found camera {image.camera} for {image.name}, expected one of those in "
                              f"{cameras_file.name}")
         pixels, seen = tracked(image, points.ids, order)
-        views.append(View(image.name, inside(images_file, folder / "images", image.name), image.pose,
-                          lens_of(cameras_file, image.camera, *cameras[image.camera]), pixels=pixels, points=seen))  # fmt: skip
+        views.append(View(
+            name=image.name,
+            image=inside(images_file, folder / "images", image.name),
+            pose=image.pose,
+            lens=lens_of(cameras_file, image.camera, *cameras[image.camera]),
+            pixels=pixels,
+            points=seen,
+        ))  # fmt: skip
     views, notes = existing(images_file, views)
     unregistered = others_in(folder / "images", views)
     if unregistered:
-        notes.append(f"{len(unregistered)} photographs of images/ have no camera in {model.relative_to(folder)} and are "
-                     f"left out: {', '.join(unregistered[:5])}{' ...' if len(unregistered) > 5 else ''}")
+        notes.append(f"{len(unregistered)} photographs of images/ have no camera in {model.relative_to(folder)} and "
+                     f"are left out: {', '.join(unregistered[:5])}{' ...' if len(unregistered) > 5 else ''}")
     if model.name == "0" and ending_of(model.parent / "1"):
         notes.append(f"{model.relative_to(folder)} is read; there are other models beside it")
     return Capture(images_file, tuple(views), points.places, points.errors, notes=tuple(notes))
@@ -95,8 +100,6 @@ def inside(source: Path, images: Path, name: str) -> Path:
 
 def others_in(images: Path, views: list[View]) -> list[str]:
     """The photographs of the folder that are no view's."""
-    from infonerf.scene.capture import ENDINGS
-
     used = {view.image for view in views}
     found = (path for path in images.rglob("*") if path.suffix.lower() in ENDINGS and path.name[0] != ".")
     return sorted(str(path.relative_to(images)) for path in found if path not in used)
@@ -276,7 +279,8 @@ def images_txt(path: Path) -> list[Registered]:
         except (ValueError, OverflowError):
             raise unusable(path, number_seen, seen, "X Y POINT3D_ID of each place in the image above") from None
         there = points != UNSEEN
-        images.append(Registered(name, camera, pose_of(path, name, pose[:4], pose[4:]), places[there, :2], points[there]))
+        pose = pose_of(path, name, pose[:4], pose[4:])
+        images.append(Registered(name, camera, pose, places[there, :2], points[there]))
     return images
 
 

@@ -154,4 +154,5 @@ def require_same_world(scene: Scene, folder: Path) -> None:
     one, other = (np.eye(4) if world is None else world for world in (read_world(folder), scene.world))
     if not np.allclose(one, other, rtol=1e-6, atol=1e-9):
         raise InputError(f"{folder / FILE}: found the world of other cameras or points than --datadir has now, or of "
-                         "another --normalize; expected the same, as networks know no other (--no_reload: start afresh)")
+                         "another --normalize, expected the same, the only one that the networks know (--no_reload "
+                         "starts afresh)")

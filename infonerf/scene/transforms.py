@@ -25,8 +25,8 @@ PLY_TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": 
 
 
 def read_transforms(folder: Path, allow_outside: bool) -> Capture:
-    """The capture of transforms.json, or of transforms_train.json and its like. Raises InputError where a file cannot be
-    used."""
+    """The capture of transforms.json, or of transforms_train.json and its like. Raises InputError where a file cannot
+    be used."""
     if (folder / ONE).is_file():
         return read_file(folder / ONE, allow_outside)
     captures = {split: read_file(folder / name, allow_outside)

@@ -50,8 +50,8 @@ def load_capture(data: DataConfig) -> Scene:
         world = normalise.similarity(poses, points if depths else points[:0], middles)
         poses, points = normalise.moved_poses(world, poses), normalise.moved_points(world, points)
     scale = normalise.scale_of(world)
-    all_depths = None if depths is None else scale * np.concatenate(depths)
-    near, far, bounds = normalise.extent(poses, points, all_depths)
+    in_world = None if depths is None else [scale * found for found in depths]
+    near, far, bounds = normalise.extent(poses, points, in_world)
     if depths is None:
         notes.append(f"no sparse points in all views: near and far, {near:.3g} and {far:.3g}, are guesses from how far "
                      "the cameras are from what they look at")

@@ -125,7 +125,7 @@ def unbent(pixels: np.ndarray, lens: Lens) -> np.ndarray:
         if not (np.abs(step) > 1e-14).any():
             break
     off = np.abs(lens.project(points) - pixels).max(-1)
-    good = (off < 1e-6) & (np.linalg.det(slopes(lens, points)) > 0)
+    good = (off < 1e-6) & keeps_order(slopes(lens, points))
     return np.where(good[:, None], points, np.nan)
 
 
@@ -137,6 +137,11 @@ def slopes(lens: Lens, points: np.ndarray) -> np.ndarray:
         step[axis] = 1e-6
         columns.append((lens.project(points + step) - lens.project(points - step)) / scale / 2e-6)
     return np.stack(columns, axis=-1)
+
+
+def keeps_order(jacobians: np.ndarray) -> np.ndarray:
+    """n: whether places stay beside each other there, neither folded back nor mirrored through the middle."""
+    return (np.linalg.det(jacobians) > 0) & (np.trace(jacobians, axis1=1, axis2=2) > 0)
 
 
 def border(width: float, height: float, inset: float, n: int = 200) -> dict[str, np.ndarray]:
@@ -151,34 +156,30 @@ def border(width: float, height: float, inset: float, n: int = 200) -> dict[str,
 @lru_cache(maxsize=256)
 def pinhole_of(lens: Lens) -> Lens | None:
     """The pinhole camera of a lens' undistorted image: the same focal lengths, and the largest rectangle that each
-    border of the image leaves whole, so that all its pixels are photographed. None where there is none, as the
-    coefficients fold the image over itself.
+    border of the image leaves whole, so that all its pixels are photographed. None where that is less than a quarter
+    of the width or height, as the coefficients fold the image over itself.
 
-    A fisheye's is cut at 60 degrees from the axis to each side.
+    A fisheye's is cut at 60 degrees from the axis to each side; corners for which a polynomial has no place are cut.
     """
     if lens.is_pinhole:
         return lens
-    sides = {}
-    for side, pixels in border(lens.width, lens.height, min(0.5, lens.width / 4, lens.height / 4)).items():
-        places = lens.unproject(pixels)
-        if lens.fisheye:  # what lies beyond 90 degrees is on no plane: it is as far out as the rectangle may go
-            out = pixels - [lens.cx, lens.cy]
-            far = 10 * WIDEST * out / np.maximum(np.hypot(*out.T), 1e-9)[:, None]
-            places = np.where(np.isfinite(places), places, far)
-        if not np.isfinite(places).all():
-            return None
-        sides[side] = places[:, 0 if side in ("left", "right") else 1]
-    low = np.array([sides["left"].max(), sides["top"].max()])
-    high = np.array([sides["right"].min(), sides["bottom"].min()])
-    if lens.fisheye:
-        low, high = np.maximum(low, -WIDEST), np.minimum(high, WIDEST)
-    focal = np.array([lens.fx, lens.fy])
-    size = np.floor((high - low) * focal + 1e-9)
-    if not (size >= 1).all() or size.max() > 8 * max(lens.width, lens.height):
+    sides = border(lens.width, lens.height, min(0.5, lens.width / 4, lens.height / 4))
+    places = {side: lens.unproject(pixels) for side, pixels in sides.items()}
+    if not all(np.isfinite(place).any() for place in places.values()) and not lens.fisheye:
         return None
-    cx, cy = -low * focal
-    pinhole = Lens(int(size[0]), int(size[1]), lens.fx, lens.fy, float(cx), float(cy))
-    return pinhole if shows_all(lens, pinhole) else None
+    limit = WIDEST if lens.fisheye else np.inf
+    low = np.array([np.nanmax([*places["left"][:, 0], -limit]), np.nanmax([*places["top"][:, 1], -limit])])
+    high = np.array([np.nanmin([*places["right"][:, 0], limit]), np.nanmin([*places["bottom"][:, 1], limit])])
+    focal = np.array([lens.fx, lens.fy])
+    for part in np.arange(1, 0.5, -0.01):
+        size = np.floor(part * (high - low) * focal + 1e-9)
+        if not (size >= np.array([lens.width, lens.height]) / 4).all() or size.max() > 8 * max(lens.width, lens.height):
+            return None
+        cx, cy = -part * low * focal
+        pinhole = Lens(int(size[0]), int(size[1]), lens.fx, lens.fy, float(cx), float(cy))
+        if shows_all(lens, pinhole):
+            return pinhole
+    return None
 
 
 def shows_all(lens: Lens, pinhole: Lens) -> bool:
@@ -186,9 +187,9 @@ def shows_all(lens: Lens, pinhole: Lens) -> bool:
     cols, rows = np.linspace(0, pinhole.width, 65), np.linspace(0, pinhole.height, 65)
     places = pinhole.unproject(np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2))
     with np.errstate(all="ignore"):
-        found, turns = lens.project(places), np.linalg.det(slopes(lens, places))
+        found, in_order = lens.project(places), keeps_order(slopes(lens, places))
     inside = (found > -0.01) & (found < np.array([lens.width, lens.height]) + 0.01)
-    return bool(inside.all() and (turns > 0).all())
+    return bool(inside.all() and in_order.all())
 
 
 @lru_cache(maxsize=4)

@@ -5,6 +5,7 @@ Axes: v views, n points. Poses are v 3 4, camera to world, OpenGL axes.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ from infonerf.system.files import atomic_file
 CONTENT = 1.5  # half the side of the box that holds the points, as NeRF synthetic's objects have it
 DISTANCE = 4.0  # of the cameras, on average, from what they look at where there are no points, likewise
 SHARE = (0.1, 99.9)  # percentiles of depths and coordinates: the others are taken for mismatched
-MARGIN = 0.1  # of near, far, and the sides of the bounds
+MARGIN = 0.1  # of near and far
+WIDER = 0.25  # of the sides of the bounds: plain surfaces around have no points
 NEAREST, FARTHEST = 0.3, 2.0  # near and far without points, in distances to what the cameras look at
 FILE = "world.json"
 
@@ -95,15 +97,16 @@ def turned_up(up: np.ndarray) -> np.ndarray:
     return np.eye(3) + cross + cross @ cross / (1 + z)
 
 
-def extent(poses: np.ndarray, points: np.ndarray, seen_depths: np.ndarray | None) -> Extent:
-    """What rays should span, from the points (n 3) and the z-depths at which views see them; without (None), from the
-    distances of the cameras to what they look at."""
+def extent(poses: np.ndarray, points: np.ndarray, seen_depths: Sequence[np.ndarray] | None) -> Extent:
+    """What rays should span, from the points (n 3) and the z-depths at which each view sees them; without (None), from
+    the distances of the cameras to what they look at."""
     if seen_depths is None:
         _, distances = looked_at(poses, None)
         return Extent(NEAREST * distances.min(), FARTHEST * distances.max(), None)
-    near, far = np.percentile(seen_depths, SHARE)
+    near = min(np.percentile(depths, SHARE[0]) for depths in seen_depths)
+    far = max(np.percentile(depths, SHARE[1]) for depths in seen_depths)
     bounds = np.percentile(points, SHARE, axis=0)
-    margin = MARGIN * (bounds[1] - bounds[0]).clip(1e-6)
+    margin = WIDER * (bounds[1] - bounds[0]).clip(1e-6)
     return Extent(float(near * (1 - MARGIN)), float(far * (1 + MARGIN)), bounds + np.stack([-margin, margin]))
 
 

@@ -150,7 +150,7 @@ def read_lens(path: Path, facts: dict, name: str, image: Path) -> Lens:
     if model is None:
         model = "OPENCV_FISHEYE" if facts.get("is_fisheye") is True else "FULL_OPENCV"
     model = model.upper() if isinstance(model, str) else model
-    if model not in MODELS:
+    if not isinstance(model, str) or model not in MODELS:
         raise InputError(f"{path}: found {shown(model)} as camera_model of {name}, expected one of {', '.join(MODELS)}")
 
     def number(key: str, default: float | None = None, least: float = -LARGEST) -> float:
@@ -244,7 +244,7 @@ def read_ply(path: Path) -> np.ndarray:
 
 def ply_header(lines: list[list[str]]) -> tuple[str, int, list[tuple[str, str]]]:
     """Format, number of vertices, and the name and type of each of their properties."""
-    kind = next(line[1] for line in lines if line[:1] == ["format"] and len(line) > 1)
+    kind = next((line[1] for line in lines if line[:1] == ["format"] and len(line) > 1), None)
     if kind not in ("ascii", "binary_little_endian"):
         raise ValueError(f"its format is {kind}")
     elements = [i for i, line in enumerate(lines) if line[:1] == ["element"]]
@@ -257,11 +257,14 @@ def ply_header(lines: list[list[str]]) -> tuple[str, int, list[tuple[str, str]]]
     fields = [(line[2], line[1]) for line in properties]
     if {"x", "y", "z"} - {name for name, _ in fields}:
         raise ValueError("a vertex has no x y z")
-    return kind, int(lines[elements[0]][2]), fields
+    count = int(lines[elements[0]][2])
+    if count < 0:
+        raise ValueError(f"it has {count} vertices")
+    return kind, count, fields
 
 
 def ply_ascii(body: bytes, count: int, names: list[str]) -> np.ndarray:
-    values = [line.split() for line in body.split(b"\n", max(count, 0))[:max(count, 0)]]
+    values = [line.split() for line in body.split(b"\n", count)[:count]]
     if len(values) < count or any(len(line) < len(names) for line in values):
         raise ValueError(f"it ends before its {count} vertices do")
     columns = [names.index(axis) for axis in "xyz"]

@@ -47,7 +47,7 @@ def test_pixel_center_is_the_cameras(tmp_path, kind, write):
     [
         ("blender", {"test_scene": [1]}, "--test_scene: not for Blender scenes"),
         ("blender", {"maskdir": "masks"}, "--maskdir: not for Blender scenes"),
-        ("llff", {}, "--dataset_type llff: not supported yet, expected blender or dtu"),
+        ("llff", {}, "--dataset_type llff: not supported yet, expected blender or capture or dtu"),
     ],
 )
 def test_load_scene_refuses(kind, options, message):

@@ -46,14 +46,14 @@ def load_capture(data: DataConfig) -> Scene:
     poses, points, depths = np.stack([view.pose for view in views]), capture.points, seen_depths(capture)
     world = np.eye(4)
     if data.normalize:
-        middles = None if depths is None else np.array([np.median(found) for found in depths])
+        middles = None if depths is None else np.array([np.median(found) if len(found) else np.nan for found in depths])
         world = normalise.similarity(poses, points if depths else points[:0], middles)
         poses, points = normalise.moved_poses(world, poses), normalise.moved_points(world, points)
     scale = normalise.scale_of(world)
     in_world = None if depths is None else [scale * found for found in depths]
     near, far, bounds = normalise.extent(poses, points, in_world)
     if depths is None:
-        notes.append(f"no sparse points in all views: near and far, {near:.3g} and {far:.3g}, are guesses from how far "
+        notes.append(f"no view sees sparse points: near and far, {near:.3g} and {far:.3g}, are guesses from how far "
                      "the cameras are from what they look at")
 
     files = CapturePhotographs(views, data.longest_side, data.half_res, data.white_bkgd)

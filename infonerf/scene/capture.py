@@ -184,7 +184,7 @@ def z_depths(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def seen_depths(capture: Capture) -> list[np.ndarray] | None:
     """For each view, the z-depths of the points that it sees, in the files' world: those that its tracks name, else all
-    that lie in front of it within its frame. None where there are no points, or some view sees none."""
+    that lie in front of it within its frame. None where no view sees any."""
     if not len(capture.points):
         return None
     depths = []
@@ -199,7 +199,7 @@ def seen_depths(capture: Capture) -> list[np.ndarray] | None:
             inside = ((pixels >= 0) & (pixels <= [pinhole.width, pinhole.height])).all(1)
             found = places[inside, 2]
         depths.append(found[found > 0])
-    return depths if all(len(found) for found in depths) else None
+    return depths if any(len(found) for found in depths) else None
 
 
 def moved(view: View, lens: Lens, pixels: np.ndarray) -> np.ndarray:

@@ -52,14 +52,14 @@ def scale_of(world: np.ndarray) -> float:
 
 def looked_at(poses: np.ndarray, depths: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """A point (3), and how far along its optical axis each camera is from it (v): where the axes go at the `depths` of
-    what is seen; without these, the point that is nearest to all axes.
+    what is seen (v, NaN where nothing is); without these, the point that is nearest to all axes.
 
     Cameras of parallel axes that see nothing known are taken to look at a point ten times as far away as they are
     from each other.
     """
     centres, forward = poses[:, :, 3], normalised(-poses[:, :, 2])
     if depths is not None:
-        return np.median(centres + depths[:, None] * forward, axis=0), depths
+        return np.nanmedian(centres + depths[:, None] * forward, axis=0), depths
     point = common_point(poses) if len(poses) > 1 else None
     if point is None:
         spread = np.linalg.norm(centres - centres.mean(0), axis=1).max()
@@ -103,8 +103,8 @@ def extent(poses: np.ndarray, points: np.ndarray, seen_depths: Sequence[np.ndarr
     if seen_depths is None:
         _, distances = looked_at(poses, None)
         return Extent(NEAREST * distances.min(), FARTHEST * distances.max(), None)
-    near = min(np.percentile(depths, SHARE[0]) for depths in seen_depths)
-    far = max(np.percentile(depths, SHARE[1]) for depths in seen_depths)
+    near = min(np.percentile(depths, SHARE[0]) for depths in seen_depths if len(depths))
+    far = max(np.percentile(depths, SHARE[1]) for depths in seen_depths if len(depths))
     bounds = np.percentile(points, SHARE, axis=0)
     margin = WIDER * (bounds[1] - bounds[0]).clip(1e-6)
     return Extent(float(near * (1 - MARGIN)), float(far * (1 + MARGIN)), bounds + np.stack([-margin, margin]))

@@ -27,29 +27,18 @@ PLY_TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": 
 def read_transforms(folder: Path, allow_outside: bool) -> Capture:
     """The capture of transforms.json, or of transforms_train.json and its like. Raises InputError where a file cannot
     be used."""
-    if (folder / ONE).is_file():
-        return read_file(folder / ONE, allow_outside)
-    captures = {split: read_file(folder / name, allow_outside)
-                for split, name in OF_SPLITS.items() if (folder / name).is_file()}  # fmt: skip
-    if "train" not in captures:
+    single = (folder / ONE).is_file()
+    files = {"train": ONE} if single else {
+        split: name for split, name in OF_SPLITS.items() if (folder / name).is_file()}
+    if "train" not in files:
         raise InputError(f"{folder}: found no {ONE} nor {OF_SPLITS['train']}, expected one of them")
-    return Capture(
-        source=folder / OF_SPLITS["train"],
-        views=tuple(view for capture in captures.values() for view in capture.views),
-        points=captures["train"].points,
-        splits={split: {view.name for view in capture.views} for split, capture in captures.items()},
-        notes=tuple(note for capture in captures.values() for note in capture.notes),
-    )
-
-
-def read_file(path: Path, allow_outside: bool) -> Capture:
-    content = read_json(path)
-    frames = content.get("frames")
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f"{path}: found {shown(frames)} as frames, expected a list of at least one")
-    views = [read_frame(path, content, frame, number, allow_outside) for number, frame in enumerate(frames)]
-    splits = listed_splits(path, content, {view.name for view in views})
-    views, notes = existing(path, views)
+    contents = {split: read_json(folder / name) for split, name in files.items()}
+    frames = {split: read_frames(folder / files[split], content, allow_outside) for split, content in contents.items()}
+    path, content = folder / files["train"], contents["train"]
+    splits = {split: {view.name for view in views} for split, views in frames.items()}
+    if single:
+        splits = listed_splits(path, content, splits["train"])
+    views, notes = existing(path, [view for views in frames.values() for view in views])
     points = np.zeros((0, 3))
     if content.get("ply_file_path") is not None:
         ply = file_in(path, content["ply_file_path"], "ply_file_path", allow_outside)
@@ -58,6 +47,13 @@ def read_file(path: Path, allow_outside: bool) -> Capture:
         else:
             notes.append(f"{ply}: no such file, so the capture has no points")
     return Capture(path, tuple(views), points, splits=splits, notes=tuple(notes))
+
+
+def read_frames(path: Path, content: dict, allow_outside: bool) -> list[View]:
+    frames = content.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise InputError(f"{path}: found {shown(frames)} as frames, expected a list of at least one")
+    return [read_frame(path, content, frame, number, allow_outside) for number, frame in enumerate(frames)]
 
 
 def read_json(path: Path) -> dict:

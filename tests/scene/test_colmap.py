@@ -6,10 +6,12 @@ import struct
 import numpy as np
 import pytest
 
+from infonerf.config import DataConfig
 from infonerf.scene import colmap
 from infonerf.scene.colmap import read_colmap
 from infonerf.scene.distortion import MODELS
 from infonerf.system.errors import InputError
+from load_capture import load_capture
 from support.captures import lens, names, poses, sparse_points, write_colmap, write_images
 from support.scenes import refused
 
@@ -88,6 +90,8 @@ def test_an_image_without_places(tmp_path):
     path.write_text("\n".join([*lines[:3], "", *lines[4:]]))
     capture = read_colmap(folder)
     assert sorted(len(view.points) for view in capture.views) == [0, 40, 40, 40, 40, 40]
+    scene = load_capture(DataConfig(datadir=str(folder)))
+    assert scene.bounds is not None and np.isfinite(scene.world).all() and 0 < scene.near < scene.far
 
 
 def test_no_model(tmp_path):

@@ -169,6 +169,11 @@ def test_files_of_a_split(folder):
     listed = [f"images/{name}" for name in names()]
     assert capture.splits == {"train": set(listed[:3]), "test": set(listed[3:])}
     assert [view.name for view in capture.views] == listed
+    for name in names()[3:]:
+        (folder / "images" / name).unlink()
+    capture = read(folder)
+    assert [view.name for view in capture.views] == listed[:3]
+    assert capture.notes[0].startswith("3 of 6 views have no image file")
     (folder / "transforms_train.json").unlink()
     with refused("found no transforms.json nor transforms_train.json"):
         read(folder)

@@ -5,6 +5,7 @@ Places in images are cols and rows in pixels, (0, 0) being the outer corner of t
 pixels.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -67,8 +68,8 @@ def view_names(paths: Sequence[str]) -> tuple[str, ...]:
 
 def existing(source: Path, views: Sequence[View]) -> tuple[list[View], list[str]]:
     """The views whose photograph is there, and a note on the others. Raises InputError where none is."""
-    there = [view for view in views if view.image.is_file()]
-    missing = [view.name for view in views if not view.image.is_file()]
+    there = [view for view in views if os.path.isfile(view.image)]
+    missing = [view.name for view in views if not os.path.isfile(view.image)]
     if not there:
         first = f", such as {missing[0]}" if missing else ""
         raise InputError(f"{source}: found {len(views)} views, none with a photograph{first}; expected their files")

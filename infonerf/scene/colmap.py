@@ -126,8 +126,8 @@ def lens_of(source: Path, number: int, model: str, width: int, height: int, valu
 
 def pose_of(source: Path, name: str, quaternion: np.ndarray, translation: np.ndarray) -> np.ndarray:
     """3 4, OpenGL, of the world-to-camera rotation (w x y z) and translation of COLMAP."""
-    size = np.linalg.norm(quaternion)
-    if not (np.isfinite(size) and size > 1e-6 and (np.abs(translation) < LARGEST).all()):
+    size = np.hypot.reduce(quaternion)
+    if not (1e-6 < size < LARGEST and (np.abs(translation) < LARGEST).all()):
         found = " ".join(f"{x:g}" for x in (*quaternion, *translation))
         raise InputError(f"{source}: found the pose {found} of {name}, expected a quaternion and a translation")
     w, x, y, z = quaternion / size

@@ -7,6 +7,7 @@ are in the world of the poses.
 
 import json
 import math
+import os
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -42,7 +43,7 @@ def read_transforms(folder: Path, allow_outside: bool) -> Capture:
     points = np.zeros((0, 3))
     if content.get("ply_file_path") is not None:
         ply = file_in(path, content["ply_file_path"], "ply_file_path", allow_outside)
-        if ply.is_file():
+        if os.path.isfile(ply):
             points = read_ply(ply)
         else:
             notes.append(f"{ply}: no such file, so the capture has no points")
@@ -112,7 +113,7 @@ def with_ending(path: Path) -> Path:
     if path.suffix.lower() in ENDINGS:
         return path
     found = (path.with_name(path.name + ending) for ending in (*ENDINGS, *map(str.upper, ENDINGS)))
-    return next((candidate for candidate in found if candidate.is_file()), path)
+    return next((candidate for candidate in found if os.path.isfile(candidate)), path)
 
 
 def read_pose(path: Path, value: object, name: str) -> np.ndarray:
@@ -157,7 +158,7 @@ def read_lens(path: Path, facts: dict, name: str, image: Path) -> Lens:
         if width % 1 or height % 1:
             raise InputError(f"{path}: found {width:g} x {height:g} as size of {name}, expected whole pixels")
     else:
-        height, width = image_size(image) if image.is_file() else (1, 1)  # of a view that is left out
+        height, width = image_size(image) if os.path.isfile(image) else (1, 1)  # of a view that is left out
     if "fl_x" in facts or "camera_angle_x" in facts:
         fx = read_focal(path, facts, "x", width, name)
         fy = read_focal(path, facts, "y", height, name) if "fl_y" in facts or (
@@ -231,7 +232,8 @@ def read_ply(path: Path) -> np.ndarray:
         if count * data.itemsize > len(body):
             raise ValueError(f"it ends before its {count} vertices do")
         vertices = np.frombuffer(body, data, count)
-        points = np.stack([vertices[axis].astype(float) for axis in "xyz"], axis=1)
+        with np.errstate(invalid="ignore"):  # of signalling NaN
+            points = np.stack([vertices[axis].astype(float) for axis in "xyz"], axis=1)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as points ({error}), expected a PLY file, ascii or "
                          "binary_little_endian, whose first element is vertex with x y z") from error

@@ -138,6 +138,12 @@ def test_frames_without_image_are_left_out(folder):
         read(folder)
 
 
+def test_a_path_that_no_file_can_have_is_of_no_file(folder):
+    change(folder, lambda c: [c["frames"][1].update(file_path="a/" * 9 + "x" * 5000), c.update(ply_file_path="y" * 999)])
+    capture = read(folder)
+    assert len(capture.views) == 5 and len(capture.notes) == 2
+
+
 def test_masks_and_depths(folder):
     def edit(content):
         content["depth_unit_scale_factor"] = 0.25

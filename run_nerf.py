@@ -28,6 +28,7 @@ from infonerf.rendering.groups import SEEN, UNSEEN
 from infonerf.rendering.occupancy import Occupancy
 from infonerf.rendering.pictures import thumbnails
 from infonerf.rendering.renderer import Renderer
+from infonerf.scene.normalise import require_same_world, write_world
 from infonerf.scene.scene import Scene
 from infonerf.system.errors import MEMORY, InputError, exit_status, out_of_memory
 from infonerf.system.files import atomic_file, make_folder, sole_owner
@@ -477,6 +478,7 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
     newest, found = ranks.of_first(lambda: (checkpoint.newest(folder), find_checkpoint(config)))
     if found:
         with ranks.together():
+            require_same_world(scene, found.path.parent)
             resume(trainer, found, config)
         say(f"going on from {found.path}, step {trainer.step}")
     if trainer.step >= config.stopping.N_iters or trainer.stopped_early:
@@ -513,7 +515,7 @@ def own_folder(folder: Path, newest: Path | None, owned: ExitStack) -> None:
 def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[str]) -> int:
     """Train a run whose folder no other process writes to. Returns the exit status."""
     folder, ranks, wandb_run = config.run.folder, trainer.ranks, None
-    ranks.of_first(lambda: prepare_folder(config, trainer.step))
+    ranks.of_first(lambda: prepare_folder(config, scene, trainer.step))
     if config.saving.wandb and ranks.first:
         wandb_run = start_wandb(config.run.expname, config.saving.wandb_group, config.values(), folder)
     log = Log(folder, trainer.step, wandb_run)
@@ -549,12 +551,13 @@ def say_best(trainer: Trainer, folder: Path) -> None:
     say(f"the held-out PSNR was best, {best:.2f}, at step {step}; {how}")
 
 
-def prepare_folder(config: Config, step: int) -> None:
-    """The first thing that is written: the run's folder and its options, as a config file."""
+def prepare_folder(config: Config, scene: Scene, step: int) -> None:
+    """The first thing that is written: the run's folder, its options, as a config file, and its scene's world."""
     folder = config.run.folder
     if (folder / "args.txt").is_dir():
         raise InputError(f"{folder}/args.txt: found a folder, expected the options of a run, or nothing there")
     write_options(config)
+    write_world(scene, folder)
     for path in folder.glob("*.tmp"):  # of a run that was killed
         path.unlink(missing_ok=True)
     aside = checkpoint.set_aside(folder, step)

@@ -21,6 +21,8 @@ from infonerf.rendering.pictures import render_path
 from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
 from infonerf.scene.cameras import Pixels
+from infonerf.scene.kinds import found_kind
+from infonerf.scene.normalise import require_same_world
 from infonerf.scene.scene import Scene, bounds_of, with_depth_range, with_made_poses
 from infonerf.scene.visual_hull import carved_cells
 from infonerf.system.devices import has_bfloat16, rank_device
@@ -35,12 +37,13 @@ from infonerf.training.generators import create_generators
 from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, RotatedPose
 from infonerf.training.sampler import Crop, KnownPixels, RangeAnnealing, RaySampler, TrainingColours, central_crop
 from load_blender import load_blender
+from load_capture import load_capture
 from load_dtu import load_dtu
 from load_llff import load_llff
 from loss import regularizers_of
 
 CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
-LOADERS = {"blender": load_blender, "dtu": load_dtu, "llff": load_llff}
+LOADERS = {"blender": load_blender, "capture": load_capture, "dtu": load_dtu, "llff": load_llff}
 
 
 # The scene.
@@ -48,12 +51,18 @@ LOADERS = {"blender": load_blender, "dtu": load_dtu, "llff": load_llff}
 
 def load_scene(data: DataConfig) -> Scene:
     """The photographs and cameras that the options name. Raises InputError where they cannot be used."""
-    if data.dataset_type not in LOADERS:
-        raise InputError(f"--dataset_type {data.dataset_type}: not supported yet, expected {' or '.join(LOADERS)}")
-    scene = LOADERS[data.dataset_type](data)
+    kind = kind_of(data)
+    if kind not in LOADERS:
+        raise InputError(f"--dataset_type {kind}: not supported yet, expected {' or '.join(LOADERS)}")
+    scene = LOADERS[kind](data)
     if data.near is not None or data.far is not None:
         scene = with_depth_range(scene, data.near, data.far)
     return with_made_poses(scene, data.unseen_poses)
+
+
+def kind_of(data: DataConfig) -> str:
+    """The kind of scene that is loaded."""
+    return found_kind(data.datadir)[0] if data.dataset_type == "auto" else data.dataset_type
 
 
 def require_alpha(scene: Scene, option: str) -> None:
@@ -246,8 +255,12 @@ def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: in
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     known = known_pixels(scene) if config.losses.depth_prior_lambda else None
     terms = [loss.name for loss in regularizers_of(config.losses) if known or loss.groups != (KNOWN,)]
-    lines = {
-        "scene": f"{scene.name} ({config.data.dataset_type}), {shown_sizes(scene)}, "
+    lines = {}
+    if config.data.dataset_type == "auto":
+        kind, found = found_kind(config.data.datadir)
+        lines["dataset:"] = f"{kind} (found {found})"
+    lines |= {
+        "scene": f"{scene.name} ({kind_of(config.data)}), {shown_sizes(scene)}, "
         f"near {scene.near:g}, far {scene.far:g}{' (NDC)' if scene.cameras.ndc else ''}, "
         f"{'white' if scene.white_background else 'black'} background",
         "views": f"{len(split.train)} to train on ({train}), {len(split.test)} to test on",
@@ -348,6 +361,7 @@ def loaded_run(
     """The run with the networks of a checkpoint."""
     if found is None:
         raise InputError(f"{config.run.folder}: found no checkpoint to render, expected those of a trained run")
+    require_same_world(scene, found.path.parent)
     networks = create_networks(config, scene, device, create_generators(config.batch.seed, device).weights)
     averaged = config.optimiser.ema_decay > 0 and found.has_average
     found.load(checkpoint.network_parts(networks, checkpoint.AVERAGE_KEYS if averaged else checkpoint.NETWORK_KEYS))

@@ -87,13 +87,15 @@ class DataConfig:
     """data"""
 
     datadir: str | None = option(None, "folder of the scene", path=True, identity=False)
-    dataset_type: str = option("llff", "kind of scene", choices=("llff", "blender", "dtu"))
+    dataset_type: str = option(
+        "auto", "kind of scene; auto: by what its folder holds", choices=("auto", "llff", "blender", "dtu", "capture")
+    )
     maskdir: str | None = option(
         None, "folder of object masks (dtu), for masked metrics", path=True, identity=False
     )
     train_scene: list[int] | None = option(None, "training views, by number", INTEGER, many=True, metavar="VIEW")
     test_scene: list[int] | None = option(
-        None, "test views (dtu, llff); -1 = all others", INTEGER, many=True, metavar="VIEW"
+        None, "test views (dtu, llff, capture); -1 = all others", INTEGER, many=True, metavar="VIEW"
     )
     fewshot: int = option(0, "number of training views to draw; 0 = all", COUNT)
     fewshot_seed: int = option(0, "seed of that draw", SEED)
@@ -101,7 +103,10 @@ class DataConfig:
         "random", "how these are chosen: at random, or evenly from the first to the last", choices=("random", "even"),
         ours=True,
     )
-    testskip: int = option(8, "keep every n-th val and test view (blender)", COUNT, needs="dataset_type blender")
+    testskip: int = option(
+        8, "blender: keep every n-th val and test view; capture: every n-th photograph is a test view, 0 = none",
+        COUNT, needs="dataset_type blender or capture",
+    )
     white_bkgd: bool = option(False, "composite images and renderings on white")
     half_res: bool = option(False, "halve the images")
     image_scale: float = option(
@@ -130,8 +135,16 @@ class DataConfig:
         choices=("shared", "per_view"), ours=True, needs="dataset_type dtu",
     )
     allow_outside: bool = option(
-        False, "blender: a file_path may lead out of the scene's folder (.. or an absolute path)",
-        ours=True, identity=False, needs="dataset_type blender",
+        False, "blender, capture: a file_path may lead out of the scene's folder (.. or an absolute path)",
+        ours=True, identity=False, needs="dataset_type blender or capture",
+    )
+    longest_side: int = option(
+        800, "capture: pixels of a photograph's longer side, to which larger ones are reduced; 0 = as they are", COUNT,
+        ours=True, needs="dataset_type capture",
+    )
+    normalize: bool = option(
+        True, "capture: move what the cameras look at to the world's origin, with z upwards, and scale it to the usual "
+        "size; False: the files' own world", ours=True, needs="dataset_type capture",
     )
     depth_prior: str = option(
         "points", "known depths of a capture for the depth prior: of its sparse points, or of its depth images",
@@ -142,6 +155,10 @@ class DataConfig:
         "it, between pairs of training cameras or spread around what they look at",
         choices=("no_test", "all", "interpolate", "spread"), ours=True, needs="a loss of unseen rays",
     )
+
+    def may_be(self, *kinds: str) -> bool:
+        """Whether the scene may be of one of these kinds, as far as the options say."""
+        return self.dataset_type in ("auto", *kinds)
 
 
 @dataclass(frozen=True)
@@ -522,9 +539,10 @@ NEEDS: dict[str, Callable[[Config], Any]] = {
     "distortion_lambda": lambda config: config.losses.distortion_lambda,
     "depth_prior_lambda": lambda config: config.losses.depth_prior_lambda,
     "a loss of unseen rays": lambda config: config.losses.n_unseen,
-    "dataset_type llff": lambda config: config.data.dataset_type == "llff",
-    "dataset_type dtu": lambda config: config.data.dataset_type == "dtu",
-    "dataset_type blender": lambda config: config.data.dataset_type == "blender",
+    "dataset_type llff": lambda config: config.data.may_be("llff"),
+    "dataset_type dtu": lambda config: config.data.may_be("dtu"),
+    "dataset_type capture": lambda config: config.data.may_be("capture"),
+    "dataset_type blender or capture": lambda config: config.data.may_be("blender", "capture"),
     "render_only": lambda config: config.looking.render_only,
     "render_only or eval_only": lambda config: config.looking.instead_of_training,
 }

@@ -12,7 +12,7 @@ from support.runs import ROOT
 ORDER = ["version", "system", "fields", "scene", "capture", "config", "rendering", "evaluation", "training", "report",
          "command_line", "jobs", "slurm", "batch"]  # fmt: skip
 WITHOUT_CONFIG = {"system", "fields", "scene", "capture", "rendering", "evaluation"}
-HELPERS = ["loss", "load_blender", "load_dtu", "load_llff", "run_nerf_helpers"]
+HELPERS = ["loss", "load_blender", "load_capture", "load_dtu", "load_llff", "run_nerf_helpers"]
 SCRIPTS = ["run_nerf", "evaluate", "report", "duplicate_config", "make_scene"]
 LIBRARY = sorted((ROOT / "infonerf").rglob("*.py"))
 

@@ -64,9 +64,8 @@ class Scene:
         if cameras.poses.shape != (n, 3, 4) or cameras.intrinsics.shape != (n, 4) or len(cameras.sizes) != n:
             shapes = f"poses {tuple(cameras.poses.shape)}, intrinsics {tuple(cameras.intrinsics.shape)}"
             raise ValueError(f"{n} views, but {shapes} and {len(cameras.sizes)} sizes")
-        if not self.split.train or not self.split.test:
-            found = f"{len(self.split.train)} training and {len(self.split.test)} test views"
-            raise InputError(f"scene {self.name}: found {found}, expected some of each")
+        if not self.split.train:
+            raise InputError(f"scene {self.name}: found no training views, expected some")
         check_view_names(self.name, self.view_names)
         for name, pose, fxfycxcy in zip(self.view_names, self.poses, cameras.intrinsics.numpy(), strict=True):
             if fault := matrix_fault(pose):

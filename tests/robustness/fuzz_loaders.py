@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -23,8 +24,10 @@ from infonerf.scene.photographs import read_pixels
 from infonerf.training import checkpoint
 from infonerf.version import VERSION
 from load_blender import load_blender
+from load_capture import load_capture
 from load_dtu import load_dtu
 from load_llff import load_llff
+from support.captures import change, sparse_points, write_colmap, write_ply, write_transforms
 from support.scenes import random_pixels, small_networks, write_blender, write_dtu, write_llff
 
 
@@ -96,6 +99,35 @@ def masks(folder: Path) -> Loader:
         assert mask.shape == grey.shape and mask.dtype == bool and mask.any() and not mask.all()
 
     return Loader(path, seeds, read)
+
+
+def capture(folder: Path) -> Loader:
+    scene = write_transforms(folder / "capture", 2, "OPENCV")
+    path = scene / "transforms.json"
+    seeds = [path.read_bytes()]
+    change(scene, lambda c: c.update(train_filenames=["images/000.png"], test_filenames=["images/001.png"], w=40, h=32))
+    seeds.append(path.read_bytes())
+    data = DataConfig(datadir=str(scene), allow_outside=False)
+    return Loader(path, seeds, lambda: check_scene(load_capture(data)))
+
+
+def points(folder: Path) -> Loader:
+    scene = write_transforms(folder / "points", 2, ply_file_path="p.ply")
+    path, seeds = scene / "p.ply", []
+    for kind in ("ascii", "binary_little_endian"):
+        write_ply(path, sparse_points(20), kind)
+        seeds.append(path.read_bytes())
+    return Loader(path, seeds, lambda: check_scene(load_capture(DataConfig(datadir=str(scene)))))
+
+
+def model(folder: Path, name: str) -> Loader:
+    """A file of a COLMAP model."""
+    scene = write_colmap(folder / name, name.rpartition(".")[2], "OPENCV", 2)
+    path = scene / "sparse/0" / name
+    return Loader(path, [path.read_bytes()], lambda: check_scene(load_capture(DataConfig(datadir=str(scene)))))
+
+
+MODEL_FILES = [f"{part}.{ending}" for part in ("cameras", "images", "points3D") for ending in ("bin", "txt")]
 
 
 CONFIG = b"""# a run
@@ -225,5 +257,6 @@ LOADERS = {
     "transforms.json": transforms, "cameras.npz": cameras, "mask": masks, "poses_bounds.npy": poses_bounds,
     "png": lambda folder: images(folder, ".png"),
     "jpeg": lambda folder: images(folder, ".jpg"), "config": configs, "duplicate_config": sources,
+    "capture": capture, "points.ply": points, **{name: partial(model, name=name) for name in MODEL_FILES},
     "checkpoint": checkpoints, "metrics.json": records, "args.txt": runs, "events": events,
 }  # fmt: skip

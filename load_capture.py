@@ -65,7 +65,7 @@ def load_capture(data: DataConfig) -> Scene:
     masks = sum(view.mask is not None for view in views)
     if masks and masks < len(views):
         notes.append(f"{masks} of {len(views)} views have a mask: masks are left out, expected one for each view")
-    known = depths_of_files if getattr(data, "depth_prior", "points") == "files" else depths_of_points
+    known = depths_of_files if data.depth_prior == "files" else depths_of_points
     return Scene(
         name=folder.resolve().name,
         view_names=view_names([view.name for view in views]),
@@ -110,9 +110,10 @@ def split_views(capture: Capture, data: DataConfig) -> tuple[Split, list[str]]:
         raise InputError(f"{capture.source}: found no photograph to train on of {n} (testskip {data.testskip}), "
                          "expected at least one")
     if data.train_scene:
-        train = choose_views(n, data.train_scene, data.fewshot, data.fewshot_seed)
+        train = choose_views(n, data.train_scene, data.fewshot, data.fewshot_seed, data.fewshot_choice)
     else:
-        train = tuple(candidates[i] for i in choose_views(len(candidates), None, data.fewshot, data.fewshot_seed))
+        drawn = choose_views(len(candidates), None, data.fewshot, data.fewshot_seed, data.fewshot_choice)
+        train = tuple(candidates[i] for i in drawn)
     others = tuple(view for view in range(n) if view not in train)
     if not data.test_scene:
         test = tuple(view for view in held_out if view not in train) or (others if data.train_scene else ())

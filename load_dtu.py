@@ -34,9 +34,11 @@ def load_dtu(data: DataConfig) -> Scene:
     paths = numbered_images(require_folder(folder / "image", "datadir"))
     n_views = len(paths)
     poses, intrinsics = read_cameras(folder / "cameras.npz", paths)
+    intrinsics = intrinsics / data.image_scale
     train, test = split_views(n_views, data)
 
-    files = ImageFiles(paths, train[0], half=data.half_res, white=data.white_bkgd)
+    files = ImageFiles(paths, train[0], views=train + test, half=data.half_res, white=data.white_bkgd,
+                       drop_alpha=data.drop_alpha)  # fmt: skip
     height, width = files.full_size
     if data.dtu_intrinsics == "shared":
         focal = intrinsics[:, :2].mean()

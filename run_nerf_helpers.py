@@ -19,6 +19,7 @@ from infonerf.rendering.occupancy import CELLS, Occupancy
 from infonerf.rendering.pictures import render_path
 from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
+from infonerf.scene.camera_checks import with_checked_cameras
 from infonerf.scene.scene import Scene, bounds_of, with_depth_range, with_made_poses
 from infonerf.scene.visual_hull import carved_cells
 from infonerf.system.devices import has_bfloat16, rank_device
@@ -50,7 +51,7 @@ def load_scene(data: DataConfig) -> Scene:
     scene = LOADERS[data.dataset_type](data)
     if data.near is not None or data.far is not None:
         scene = with_depth_range(scene, data.near, data.far)
-    return with_made_poses(scene, data.unseen_poses)
+    return with_made_poses(with_checked_cameras(scene), data.unseen_poses)
 
 
 def require_alpha(scene: Scene, option: str) -> None:

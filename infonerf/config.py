@@ -97,7 +97,15 @@ class DataConfig:
     fewshot_seed: int = option(0, "seed of that draw", SEED)
     testskip: int = option(8, "keep every n-th val and test view (blender)", COUNT, needs="dataset_type blender")
     white_bkgd: bool = option(False, "composite images and renderings on white")
+    drop_alpha: bool = option(
+        False, "without white_bkgd: drop the alpha of RGBA images, as released, instead of compositing on black",
+        ours=True, needs="no white_bkgd",
+    )
     half_res: bool = option(False, "halve the images")
+    image_scale: float = option(
+        1.0, "the cameras' focal lengths and principal points are of images so many times as large", ABOVE_ZERO,
+        ours=True,
+    )
     factor: int = option(8, "downsampling (llff)", POSITIVE, needs="dataset_type llff")
     no_ndc: bool = option(False, "no normalised device coordinates (llff)")
     spherify: bool = option(False, "360-degree scene (llff)", needs="dataset_type llff")
@@ -492,6 +500,7 @@ NEEDS: dict[str, Callable[[Config], Any]] = {
     "occlusion_lambda": lambda config: config.losses.occlusion_lambda,
     "distortion_lambda": lambda config: config.losses.distortion_lambda,
     "a loss of unseen rays": lambda config: config.losses.n_unseen,
+    "no white_bkgd": lambda config: not config.data.white_bkgd,
     "dataset_type llff": lambda config: config.data.dataset_type == "llff",
     "dataset_type dtu": lambda config: config.data.dataset_type == "dtu",
     "dataset_type blender": lambda config: config.data.dataset_type == "blender",

@@ -19,7 +19,7 @@ from infonerf.scene.checks import (
     rotation_fault,
     unscaled,
 )
-from infonerf.scene.photographs import ImageFiles, check_size, half_intrinsics, image_size, nearest, read_depth
+from infonerf.scene.photographs import ImageFiles, half_intrinsics, nearest, read_depth, unusable_note
 from infonerf.scene.poses import CIRCLE_RADIUS, circle
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import choose_views, unseen_pool
@@ -51,16 +51,13 @@ def load_blender(data: DataConfig) -> Scene:
     n_train, n_val, _ = map(len, splits)
     train = choose_views(n_train, data.train_scene, data.fewshot, data.fewshot_seed)
     val, test = tuple(range(n_train, n_train + n_val)), tuple(range(n_train + n_val, len(frames)))
-    photographed = test if any(frames[view].image.is_file() for view in test) else ()
-    to_read = (*train, *photographed, *(val if any(frames[view].image.is_file() for view in val) else ()))
-    require_files(frames[view].image for view in to_read)
-    files = ImageFiles([frame.image for frame in frames], train[0], views=to_read[1:], half=data.half_res,
-                       white=data.white_bkgd, drop_alpha=data.drop_alpha)  # fmt: skip
+    photographed = tuple(view for view in test if frames[view].image.is_file())
+    validation = val if any(frames[view].image.is_file() for view in val) else ()
+    require_files(frames[view].image for view in train)
+    files = ImageFiles([frame.image for frame in frames], train[0], views=train[1:], others=photographed + validation,
+                       half=data.half_res, white=data.white_bkgd, drop_alpha=data.drop_alpha)  # fmt: skip
     height, width = full_size = files.full_size
-    with_depth = [frames[view].depth for view in photographed if frames[view].depth_scale]
-    require_files(with_depth)
-    for path in with_depth:
-        check_size(path, image_size(path), full_size)
+    depth_note = unusable_note([frames[view].depth for view in photographed if frames[view].depth_scale], full_size)
     intrinsics, lens_notes = intrinsics_of(frames, height, width, data.image_scale)
     if data.half_res:
         intrinsics, height, width = half_intrinsics(intrinsics, height, width)
@@ -73,10 +70,12 @@ def load_blender(data: DataConfig) -> Scene:
         return nearest(depth, height, width, 0.5) if data.half_res else depth  # the middle of what `half_size` averages
 
     poses, pose_notes = poses_of(frames)
-    proportions = [] if like_nerf_synthetic(poses[:n_train]) else [
-        "the training cameras do not stand 4 from the origin and look at it, as in NeRF synthetic: its bounds are not "
-        "taken (but what they see from near to far), and the video's path goes through them"
-    ]  # fmt: skip
+    as_released = like_nerf_synthetic(poses[:n_train])
+    notes = [*files.notes, *depth_note, *lens_notes, *pose_notes, *shared_files(frames, poses, train, photographed)]
+    if not as_released:
+        notes.append("WARNING: the training cameras do not look at the origin from about 4 away, as in NeRF synthetic: "
+                     "what they see may lie outside of its bounds, -1.5 to 1.5, so the bounds are all that they see "
+                     "between near and far, and the video's path goes through them")
     return Scene(
         name=folder.resolve().name,
         view_names=tuple(frame.name for frame in frames),
@@ -86,7 +85,7 @@ def load_blender(data: DataConfig) -> Scene:
             val=val,
             test=photographed,
             unseen=unseen_pool(len(frames), train, test, data.unseen_poses),
-            unmeasured=() if photographed else test,
+            unmeasured=tuple(view for view in test if view not in photographed),
         ),
         photographs=Photographs(
             image=files.image,
@@ -94,9 +93,9 @@ def load_blender(data: DataConfig) -> Scene:
             depth=true_depth if any(frame.depth_scale for frame in frames) else None,
         ),
         white_background=data.white_bkgd,
-        bounds=None if proportions else BOUNDS,
-        path=None if proportions else circle(),
-        notes=(*files.notes, *lens_notes, *pose_notes, *proportions, *shared_files(frames, poses, train, photographed)),
+        bounds=BOUNDS if as_released else None,
+        path=circle() if as_released else None,
+        notes=tuple(notes),
     )
 
 

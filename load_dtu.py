@@ -37,7 +37,7 @@ def load_dtu(data: DataConfig) -> Scene:
     intrinsics = intrinsics / data.image_scale
     train, test = split_views(n_views, data)
 
-    files = ImageFiles(paths, train[0], views=train + test, half=data.half_res, white=data.white_bkgd,
+    files = ImageFiles(paths, train[0], views=train[1:], others=test, half=data.half_res, white=data.white_bkgd,
                        drop_alpha=data.drop_alpha)  # fmt: skip
     height, width = files.full_size
     if data.dtu_intrinsics == "shared":

@@ -134,7 +134,8 @@ def findings_of_poses(scene: Scene) -> list[str]:
         if would and would.within(MEET_WELL):
             line = (f"the training cameras do not look at a point in common, but would if their poses were {mistake}; "
                     "expected camera to world with the axes of OpenGL (x right, y up, looking along -z)")
-            if not seen.any():
+            outwards = mended is flipped  # as a room may be photographed
+            if not seen.any() or (len(poses) > 2 and not outwards):
                 raise InputError(f"scene {scene.name}: {line}")
             return [*found, f"WARNING: {line}"]
     if not seen.any():

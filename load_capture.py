@@ -56,7 +56,7 @@ def load_capture(data: DataConfig) -> Scene:
         notes.append(f"no view sees sparse points: near and far, {near:.3g} and {far:.3g}, are guesses from how far "
                      "the cameras are from what they look at")
 
-    files = CapturePhotographs(views, data.longest_side, data.half_res, data.white_bkgd)
+    files = CapturePhotographs(views, data.longest_side, data.half_res, data.white_bkgd, data.drop_alpha)
     has_alpha = files.pixels(split.train[0]).shape[-1] == 4
     if data.white_bkgd and not has_alpha:
         notes.append(f"{views[split.train[0]].image}: RGB without alpha; such images are taken as opaque")

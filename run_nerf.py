@@ -389,8 +389,11 @@ def make_pictures(trainer: Trainer, config: Config, scene: Scene, log: Log, inte
 
 
 def evaluate_test_views(run: OpenedRun, log: Log) -> None:
-    """Evaluate the test views, and log the means."""
-    record = evaluate_run(run, run.scene.split.test, "testset")
+    """Evaluate the test views, where there are any, and log the means."""
+    views = run.scene.split.test + run.scene.split.unmeasured
+    if not views:
+        return
+    record = evaluate_run(run, views, "testset")
     say(records_table({run.config.run.expname: record}))
     means = {f"test/{name}": value for name, value in record.mean.items() if value is not None}
     log.tensorboard(run.step, means)

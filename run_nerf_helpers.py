@@ -20,6 +20,7 @@ from infonerf.rendering.occupancy import CELLS, Occupancy
 from infonerf.rendering.pictures import render_path
 from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
+from infonerf.scene.camera_checks import with_checked_cameras
 from infonerf.scene.cameras import Pixels
 from infonerf.scene.kinds import found_kind
 from infonerf.scene.normalise import require_same_world
@@ -57,7 +58,7 @@ def load_scene(data: DataConfig) -> Scene:
     scene = LOADERS[kind](data)
     if data.near is not None or data.far is not None:
         scene = with_depth_range(scene, data.near, data.far)
-    return with_made_poses(scene, data.unseen_poses)
+    return with_made_poses(with_checked_cameras(scene), data.unseen_poses)
 
 
 def kind_of(data: DataConfig) -> str:
@@ -263,7 +264,7 @@ def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: in
         "scene": f"{scene.name} ({kind_of(config.data)}), {shown_sizes(scene)}, "
         f"near {scene.near:g}, far {scene.far:g}{' (NDC)' if scene.cameras.ndc else ''}, "
         f"{'white' if scene.white_background else 'black'} background",
-        "views": f"{len(split.train)} to train on ({train}), {len(split.test)} to test on",
+        "views": f"{len(split.train)} to train on ({train}), {len(split.test)} to test on{unmeasured_note(scene)}",
         "networks": " + ".join(f"{size:,}" for size in sizes) + " parameters",
         "losses": " + ".join(["colour", *terms]),
         "run": f"{config.run.folder}, device {device} ({place}), "
@@ -294,11 +295,20 @@ def shown_sizes(scene: Scene) -> str:
     return " to ".join(f"{width} x {height}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
 
 
+def unmeasured_note(scene: Scene) -> str:
+    """That there are test views without photographs, and that there is nothing to measure."""
+    n, nothing = len(scene.split.unmeasured), "" if scene.split.test else "; there is nothing to measure"
+    return (f", {n} to render without measuring (no photograph)" if n else "") + nothing
+
+
 def unseen_note(config: Config, scene: Scene) -> str:
     """Whether poses of test views are regularised (never their pixels), and why."""
     if scene.made_poses is not None:
         return "made from those of the training cameras; no view has them"
-    if not set(scene.split.unseen) & set(scene.split.test):
+    test = {*scene.split.test, *scene.split.unmeasured}
+    if not test:
+        return "there are no test views"
+    if not set(scene.split.unseen) & test:
         return "the test views' are not among them"
     why = "" if config.data.unseen_poses == "all" else ", as else only the training poses would be left"
     return f"the test views' (poses, not pixels) are among them{why}"
@@ -396,9 +406,12 @@ def evaluate_run(run: OpenedRun, views: Sequence[int], kind: str) -> Record:
         renderer, run.scene, views, folder, step=run.step, kind=kind, options=options, factor=factor,
         interrupt=run.interrupt,
     )  # fmt: skip
-    if n_rendered:
+    if n_rendered and record.views:
         ranks.of_first(partial(append_result, Path(config.run.basedir) / "results.csv", config.run.expname, record))
     say(f"{len(views)} views in {folder}, {len(views) - n_rendered} of them from before")
+    if record.unmeasured:
+        names = " ".join([*record.unmeasured][:4]) + (" ..." if len(record.unmeasured) > 4 else "")
+        say(f"{len(record.unmeasured)} of them ({names}) are not measured, and not in the means")
     return record
 
 
@@ -414,13 +427,17 @@ def render_run_path(run: OpenedRun, kind: str) -> None:
     render_path(run.renderer, run.scene, folder, max(run.config.looking.render_factor, 1), run.interrupt)
 
 
-def views_of(scene: Scene, kind: str) -> tuple[int, ...]:
-    """The views of a kind of evaluation."""
+def views_of(scene: Scene, kind: str, measured: bool = False) -> tuple[int, ...]:
+    """The views of a kind of evaluation; measured: only those with photographs. Raises InputError where there are
+    none."""
     split = scene.split
-    views = {"testset": split.test, "valset": split.val, "renderonly_test": split.test, "renderonly_train": split.train}
-    if not views[kind]:
-        raise InputError(f"--split {kind.removesuffix('set')}: scene {scene.name} has no such views, expected some")
-    return views[kind]
+    test = split.test if measured else split.test + split.unmeasured
+    views = {"testset": test, "valset": split.val, "renderonly_test": test, "renderonly_train": split.train}[kind]
+    if not views:
+        option = "render_test" if kind == "renderonly_test" else f"split {kind.removesuffix('set')}"
+        which = " with photographs" if measured else ""
+        raise InputError(f"--{option}: scene {scene.name} has no such views{which}, expected some")
+    return views
 
 
 def evaluate_checkpoint(config: Config, kinds: Sequence[str], ranks: Ranks | None = None) -> dict[str, Record]:

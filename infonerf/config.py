@@ -108,6 +108,10 @@ class DataConfig:
         COUNT, needs="dataset_type blender or capture",
     )
     white_bkgd: bool = option(False, "composite images and renderings on white")
+    drop_alpha: bool = option(
+        False, "without white_bkgd: drop the alpha of RGBA images, as released, instead of compositing on black",
+        ours=True, needs="no white_bkgd",
+    )
     half_res: bool = option(False, "halve the images")
     image_scale: float = option(
         1.0, "the cameras' focal lengths and principal points are of images so many times as large", ABOVE_ZERO,
@@ -539,6 +543,7 @@ NEEDS: dict[str, Callable[[Config], Any]] = {
     "distortion_lambda": lambda config: config.losses.distortion_lambda,
     "depth_prior_lambda": lambda config: config.losses.depth_prior_lambda,
     "a loss of unseen rays": lambda config: config.losses.n_unseen,
+    "no white_bkgd": lambda config: not config.data.white_bkgd,
     "dataset_type llff": lambda config: config.data.may_be("llff"),
     "dataset_type dtu": lambda config: config.data.may_be("dtu"),
     "dataset_type capture": lambda config: config.data.may_be("capture"),

@@ -114,13 +114,13 @@ def fit_to_files(capture: Capture) -> Capture:
 
 class CapturePhotographs:
     """The photographs of views: undistorted, the longer side reduced to at most `longest_side` by averaging areas (0:
-    as they are), then halved where `half`; `white` lies behind transparent pixels.
+    as they are), then halved where `half`. `white`, `drop_alpha`: what becomes of transparent pixels (`composited`).
 
     lenses: the pinhole cameras of what they become.
     """
 
-    def __init__(self, views: Sequence[View], longest_side: int, half: bool, white: bool):
-        self.views, self.white = views, white
+    def __init__(self, views: Sequence[View], longest_side: int, half: bool, white: bool, drop_alpha: bool = False):
+        self.views, self.white, self.drop_alpha = views, white, drop_alpha
         self.lenses = [smaller(pinhole_of(view.lens), longest_side, half) for view in views]
         self.pixels = lru_cache(maxsize=16)(self.read)
 
@@ -148,7 +148,7 @@ class CapturePhotographs:
 
     def image(self, view: int) -> np.ndarray:
         """Colour, h w 3 float32 in 0..1."""
-        return composited(self.pixels(view), self.white)
+        return composited(self.pixels(view), self.white, self.drop_alpha)
 
     def alpha(self, view: int) -> np.ndarray:
         """Opacity, h w float32 in 0..1; that of a photograph without alpha is 1."""

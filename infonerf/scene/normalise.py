@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infonerf.scene.made_poses import common_point
-from infonerf.scene.poses import normalised
+from infonerf.scene.poses import common_point, normalised
 from infonerf.scene.scene import Scene
 from infonerf.system.errors import InputError
 from infonerf.system.files import atomic_file

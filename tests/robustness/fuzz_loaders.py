@@ -23,10 +23,10 @@ from infonerf.report.read import Source, read_curves, read_run, read_scene, scen
 from infonerf.scene.photographs import read_pixels
 from infonerf.training import checkpoint
 from infonerf.version import VERSION
-from load_blender import load_blender
 from load_capture import load_capture
 from load_dtu import load_dtu
 from load_llff import load_llff
+from run_nerf_helpers import load_scene
 from support.captures import change, sparse_points, write_colmap, write_ply, write_transforms
 from support.scenes import random_pixels, small_networks, write_blender, write_dtu, write_llff
 
@@ -62,8 +62,12 @@ def transforms(folder: Path) -> Loader:
     scene = write_blender(folder / "blender", counts=(2, 1, 1))
     path = scene / "transforms_train.json"
     content = json.loads(path.read_text())
-    seeds = [path.read_bytes(), json.dumps(content | {"depth_scale": 0.001}, indent=1).encode()]
-    return Loader(path, seeds, lambda: check_scene(load_blender(DataConfig(datadir=str(scene)))))
+    pixels = {"fl_x": 30.0, "fl_y": 24, "cx": 13, "cy": 7, "w": 20, "h": 16, "camera_angle_y": 0.6, "k1": 0,
+              "camera_model": "OPENCV"}  # fmt: skip
+    seeds = [path.read_bytes(), json.dumps(content | {"depth_scale": 0.001}, indent=1).encode(),
+             json.dumps({"frames": content["frames"]} | pixels).encode()]  # fmt: skip
+    data = DataConfig(datadir=str(scene), dataset_type="blender")
+    return Loader(path, seeds, lambda: check_scene(load_scene(data)))
 
 
 def cameras(folder: Path) -> Loader:
@@ -215,7 +219,7 @@ def records(folder: Path) -> Loader:
         iio.imwrite(path.with_name(f"test_r_{i}.png"), random_pixels(i, 3))
     scene = write_blender(folder / "photographs", counts=(1, 1, 1))
     config, _ = parse_options(["--expname", "run", "--datadir", str(scene), "--dataset_type", "blender"])
-    source = Source(logdir, config, [], lambda: load_blender(config.data))
+    source = Source(logdir, config, [], lambda: load_scene(config.data))
     job, wanted = SimpleNamespace(folder=logdir, step=2), Record.of_content(RECORD)
 
     def read():

@@ -38,7 +38,8 @@ def load_capture(data: DataConfig) -> Scene:
         raise InputError("--maskdir: not for captures, whose masks are named in transforms.json")
     folder = require_folder(data.datadir, "datadir")
     capture = read_capture(folder, data.allow_outside)
-    capture = fit_to_files(replace(capture, views=tuple(sorted(capture.views, key=lambda view: view.name))))
+    capture = replace(capture, views=tuple(sorted(capture.views, key=lambda view: view.name)))
+    capture = fit_to_files(capture, data.image_scale)
     views, notes = capture.views, list(capture.notes)
     split, split_notes = split_views(capture, data)
     notes += split_notes

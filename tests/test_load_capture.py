@@ -296,6 +296,41 @@ def test_known_depths_are_those_of_the_points(tmp_path, model, given):
             (0.2 + 0.01 * nearest(scene, known, points)) / mean) ** 2, atol=1e-6)  # fmt: skip
 
 
+def test_smaller_photographs_than_the_model_is_of(tmp_path):
+    """Places in the images go with their size, as the intrinsics do."""
+    whole = load(write_colmap(tmp_path / "capture", model="OPENCV"), longest_side=10)
+    write_images(tmp_path / "capture/images", names(), 40, 32)
+    twice = load(tmp_path / "capture", longest_side=10)
+    scaled = whole.known_depths.cols / whole.size(0)[1], twice.known_depths.cols / twice.size(0)[1]
+    np.testing.assert_allclose(*scaled, atol=0.05)
+    np.testing.assert_allclose(whole.known_depths.depths, twice.known_depths.depths, rtol=1e-9)
+
+
+def test_a_scaled_rotation_scales_no_depth(tmp_path):
+    folder = write_transforms(tmp_path, ply_file_path="p.ply")
+    write_ply(folder / "p.ply", sparse_points())
+    before = load(folder)
+
+    def scale(content):
+        for frame in content["frames"]:
+            matrix = np.array(frame["transform_matrix"])
+            matrix[:3, :3] *= 0.1
+            frame["transform_matrix"] = matrix.tolist()
+
+    change(folder, scale)
+    after = load(folder)
+    np.testing.assert_allclose([after.near, after.far], [before.near, before.far], rtol=1e-9)
+    np.testing.assert_allclose(after.world, before.world, atol=1e-9)
+
+
+def test_image_scale(tmp_path):
+    folder = write_transforms(tmp_path)
+    before = load(folder, longest_side=0).cameras.intrinsics
+    change(folder, lambda c: c.update({key: 4 * c[key] for key in ("fl_x", "fl_y", "cx", "cy")}))
+    after = load(folder, longest_side=0, image_scale=4.0).cameras.intrinsics
+    np.testing.assert_allclose(after, before, rtol=1e-12)
+
+
 def nearest(scene, known, points):
     """The number of the first known depth's point."""
     pose, z = scene.poses[known.views[0]], -known.depths[0]

@@ -19,6 +19,7 @@ import numpy as np
 from infonerf.scene.distortion import Lens, pinhole_of, undistorted
 from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.photographs import composited, decoded, image_size, read_depth, read_pixels
+from infonerf.scene.poses import normalised
 from infonerf.system.errors import InputError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -82,7 +83,7 @@ def existing(source: Path, views: Sequence[View]) -> tuple[list[View], list[str]
 def fitted(view: View) -> tuple[View, bool]:
     """The view with the lens of its file's size, which may be another one by a factor; and whether it was one.
 
-    Raises InputError where it has another shape."""
+    Raises InputError where the file has another shape."""
     height, width = image_size(view.image)
     lens = view.lens
     if (lens.height, lens.width) == (height, width):
@@ -91,13 +92,21 @@ def fitted(view: View) -> tuple[View, bool]:
         turned = "; the photograph was turned after its camera was found" if width == lens.height else ""
         raise InputError(f"{view.image}: the image is {width} x {height}, expected the shape of {lens.width} x "
                          f"{lens.height}, as its camera has it{turned}")
-    return view._replace(lens=lens.resized(width, height)), True
+    pixels = None if view.pixels is None else view.pixels * [width / lens.width, height / lens.height]
+    return view._replace(lens=lens.resized(width, height), pixels=pixels), True
 
 
-def fit_to_files(capture: Capture) -> Capture:
-    """The capture whose lenses are those of the files. Raises InputError for one of another shape, or a lens that
-    cannot be undistorted."""
-    pairs = [fitted(view) for view in capture.views]
+def of_larger_images(view: View, factor: float) -> View:
+    """The view whose intrinsics and places are of an image `factor` times as large."""
+    lens = view.lens
+    lens = replace(lens, fx=lens.fx / factor, fy=lens.fy / factor, cx=lens.cx / factor, cy=lens.cy / factor)
+    return view._replace(lens=lens, pixels=None if view.pixels is None else view.pixels / factor)
+
+
+def fit_to_files(capture: Capture, image_scale: float = 1.0) -> Capture:
+    """The capture whose lenses are those of the files; `image_scale`: the option. Raises InputError for a file of
+    another shape, or a lens that cannot be undistorted."""
+    pairs = [fitted(of_larger_images(view, image_scale)) for view in capture.views]
     views, notes = tuple(view for view, _ in pairs), list(capture.notes)
     for view in views:
         if pinhole_of(view.lens) is None:
@@ -179,8 +188,8 @@ def smaller(lens: Lens, longest_side: int, half: bool) -> Lens:
 
 
 def z_depths(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """n: how far in front of a camera points (n 3) are, along its axis."""
-    return -(points - pose[:, 3]) @ pose[:, 2]
+    """n: how far in front of a camera points (n 3) are, along its axis. (A scaled rotation is mended later.)"""
+    return -(points - pose[:, 3]) @ normalised(pose[:, 2])
 
 
 def seen_depths(capture: Capture) -> list[np.ndarray] | None:
@@ -198,7 +207,7 @@ def seen_depths(capture: Capture) -> list[np.ndarray] | None:
             with np.errstate(all="ignore"):
                 pixels = pinhole.project(places[:, :2] / places[:, 2:])
             inside = ((pixels >= 0) & (pixels <= [pinhole.width, pinhole.height])).all(1)
-            found = places[inside, 2]
+            found = z_depths(view.pose, capture.points[inside])
         depths.append(found[found > 0])
     return depths if any(len(found) for found in depths) else None
 

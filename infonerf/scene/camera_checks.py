@@ -123,7 +123,7 @@ def findings_of_poses(scene: Scene) -> list[str]:
     if (farthest := np.abs(poses[:, :, 3]).max()) > FAR_AWAY:
         found.append(f"WARNING: the training cameras are up to {farthest:.3g} from the origin; positional encoding "
                      "expects a scene of a few units (--dataset_type capture brings it to that)")
-    if len(poses) < 2 or getattr(scene.cameras, "ndc", False):  # near and far are no z-depths there
+    if len(poses) < 2 or scene.cameras.ndc:  # near and far are no z-depths there
         return found
     meeting = meeting_of(poses)
     if meeting and meeting.within(MEET):

@@ -41,8 +41,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
     parser.add_argument("--overwrite", action="store_true", help="also where there is such a file")
     parser.add_argument("--resolution", type=bounded(int, 8, 1024), default=OF_MESHES["resolution"],
                         help="cells along the longest side of the scene's bounds (default: 256)")
-    parser.add_argument("--threshold", type=ABOVE_ZERO, help="the density of the surface, instead of the one at which "
-                        "half of the light of training rays is stopped")
+    parser.add_argument("--threshold", type=ABOVE_ZERO, help="the density of the surface, instead of that at "
+                        "which half of a training ray's light is stopped (lower quartile)")
     parser.add_argument("--keep_floaters", action="store_true", help="also small loose pieces, and cavities that "
                         "nobody sees")
     parser.add_argument("--simplify", type=bounded(int, 4), metavar="N", help="to about N faces")

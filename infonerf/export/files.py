@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from infonerf.export.mesh import Cloud, Mesh
+from infonerf.export.mesh import Cloud, Mesh, MeshOptions, make_mesh
+from infonerf.rendering.renderer import Renderer
+from infonerf.scene.scene import Scene
 from infonerf.system.errors import InputError
 from infonerf.system.files import atomic_file
 
 ENDINGS = (".ply", ".glb", ".obj")
+PAGE = MeshOptions(resolution=192, simplify=50_000)  # of a mesh for a page: below 1.5 MB
 PACKAGES = ("skimage", "scipy", "trimesh", "fast_simplification")
 
 
@@ -59,6 +62,11 @@ def glb_of(mesh: Mesh) -> bytes:
     shape = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=mesh.normals,
                             vertex_colors=linear(mesh.colours), process=False)  # fmt: skip
     return shape.export(file_type="glb", include_normals=True, tree_postprocessor=add_material)
+
+
+def page_glb(renderer: Renderer, scene: Scene, options: MeshOptions = PAGE) -> bytes:
+    """A run's mesh as a binary glTF small enough for a page: attributes POSITION, NORMAL, COLOR_0 (uint8, linear)."""
+    return glb_of(make_mesh(renderer, scene, options))
 
 
 def add_material(tree: dict) -> None:

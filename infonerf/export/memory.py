@@ -4,7 +4,7 @@ from pathlib import Path
 
 from infonerf.system.errors import InputError
 
-PER_VERTEX = 1000  # bytes, with its faces, where most is in memory at once (docs/lab/meshes.md)
+PER_VERTEX = 700  # bytes, with its faces, where most is in memory at once (docs/lab/meshes.md)
 MEMINFO = Path("/proc/meminfo")
 
 

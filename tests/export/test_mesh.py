@@ -1,5 +1,6 @@
 """Meshes and clouds of shapes whose surfaces are known."""
 
+import re
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from infonerf.export import memory
+from infonerf.export import files, memory
 from infonerf.export.files import check_output, glb_of, linear, require_packages, write_cloud, write_mesh
 from infonerf.export.mesh import MeshOptions, make_cloud, make_mesh, moved
 from infonerf.scene.cameras import NDC
@@ -163,6 +164,14 @@ def test_files_hold_what_was_written(tmp_path, ending):
 @needs_packages
 def test_a_glb_is_no_metal():
     assert b'"metallicFactor":0.0' in glb_of(mesh_of(sphere(), resolution=12))
+
+
+@needs_packages
+def test_a_glb_for_a_page_is_small():
+    options = replace(files.PAGE, resolution=150, threshold=NEAR_ZERO)
+    content = files.page_glb(renderer_of(sphere()), boxed_scene(), options)
+    faces = int(re.search(rb'"componentType":5125,"type":"SCALAR","bufferView":0,"count":(\d+)', content)[1]) / 3
+    assert 49_000 < faces <= options.simplify and len(content) < 1.5e6
 
 
 def test_linear_colours():

@@ -1,22 +1,23 @@
 """One HTML page on runs, for someone who would rather look than read: `python report.py LOGDIR [LOGDIR ...]`."""
 
 from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
-import os
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from infonerf.command_line import run_config
+from infonerf.rendering.renderer import Renderer
 from infonerf.report.page import make_page
 from infonerf.report.read import MOST_POINTS, MOST_VIEWS, Source, read_scenes
+from infonerf.scene.scene import Scene
 from infonerf.system.arguments import COUNT, ScriptParser
-from infonerf.system.errors import InputError, exit_status
-from infonerf.system.files import atomic_file
+from infonerf.system.errors import exit_status
+from infonerf.system.files import atomic_file, check_output
 from infonerf.system.logs import say
 from infonerf.version import VERSION
-from loss import losses_of, regularizers_of
-from run_nerf_helpers import load_scene
+from loss import losses_of, ray_entropy, regularizers_of
+from run_nerf_helpers import load_scene, open_run
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Arguments:
     logdir: list[Path]
     output: Path
     views: int
+    mesh: bool
+    entropy: bool
+    device: str
 
 
 def parse_arguments(argv: list[str]) -> Arguments:
@@ -33,23 +37,22 @@ def parse_arguments(argv: list[str]) -> Arguments:
     parser.add_argument("logdir", nargs="+", type=Path, help="folder of a run (basedir/expname)")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="the page (default: report.html)")
     parser.add_argument("--views", type=COUNT, default=MOST_VIEWS, help="at most so many test views of a scene")
+    parser.add_argument("--mesh", action="store_true", help="make each run's mesh, to turn it in the page (seconds to "
+                        "minutes; pip install -r requirements-export.txt)")
+    parser.add_argument("--entropy", action="store_true", help="also render the entropy of the test views' rays")
+    parser.add_argument("--device", default="auto", help="of these two: auto, cpu, cuda, cuda:N, mps")
     return Arguments(**vars(parser.parse_args(argv)))
 
 
-def check_output(output: Path) -> None:
-    """Raise InputError where the page cannot be written, before anything is read."""
-    if output.is_dir():
-        raise InputError(f"--output {output}: found a folder, expected the name of a file to write")
-    if not output.parent.is_dir():
-        raise InputError(f"--output {output}: found no folder {output.parent}, expected it to exist")
-    if not os.access(output.parent, os.W_OK):
-        raise InputError(f"--output {output}: cannot write to {output.parent}, expected a writable folder")
-
-
-def source_of(logdir: Path) -> Source:
+def source_of(logdir: Path, device: str) -> Source:
     config = run_config(logdir)
     regularizers = [loss.label for loss in regularizers_of(config.losses)]
-    return Source(logdir, config, regularizers, partial(load_scene, config.data))
+
+    def opened(step: int | None) -> tuple[Renderer, Scene]:
+        run = open_run(logdir, device=device, ckpt_render_iter=step)
+        return run.renderer, run.scene
+
+    return Source(logdir, config, regularizers, partial(load_scene, config.data), opened)
 
 
 def loss_labels(sources: list[Source]) -> dict[str, str]:
@@ -60,9 +63,9 @@ def loss_labels(sources: list[Source]) -> dict[str, str]:
 
 def run(argv: list[str]) -> int:
     given = parse_arguments(argv)
-    check_output(given.output)
-    sources = [source_of(logdir) for logdir in given.logdir]
-    scenes = read_scenes(sources, given.views)
+    check_output("output", given.output)
+    sources = [source_of(logdir, given.device) for logdir in given.logdir]
+    scenes = read_scenes(sources, given.views, given.mesh, ray_entropy if given.entropy else None)
     page = make_page(scenes, loss_labels(sources), VERSION, MOST_POINTS).encode(errors="replace")
     with atomic_file(given.output) as file:
         file.write(page)

@@ -1,5 +1,6 @@
 """Pictures from a Renderer: a view's image files, thumbnails, and the video of a path."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from infonerf.system.interrupt import Interrupt
 from infonerf.system.logs import progress_bar, say
 
 FPS, GIF_FPS, GIF_SIZE, THUMBNAIL = 30, 15, 200, 100
+LEAST_OPACITY = 0.1  # of a ray whose entropy is shown; one that meets nothing has none to speak of
 
 
 def thumbnails(renderer: Renderer, scene: Scene) -> dict[str, np.ndarray]:
@@ -87,6 +89,30 @@ def eight_bit(rgb: torch.Tensor) -> np.ndarray:
 def depth_colours(depth: np.ndarray) -> np.ndarray:
     """h w in 0..1 -> h w 3 uint8; 0, which is near, is bright. A perceptually uniform map."""
     return cv2.applyColorMap(np.round((1 - depth) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+# The entropy of rays.
+
+
+@torch.no_grad()
+def entropy_picture(
+    renderer: Renderer, camera: Cameras, entropy: Callable[[torch.Tensor], torch.Tensor],
+    progress: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+    """What fraction of the greatest entropy, that of light stopped alike by all samples, the rays of a picture have:
+    h w in 0..1, 0 where they meet nothing. camera: one. entropy: alphas r s -> bits r."""
+    parts = []
+    for chunk in camera.to(renderer.networks.device).image_rays().split(renderer.chunk):
+        seen = renderer.rays(chunk, colour=False).fine
+        bits = torch.where(seen.acc > LEAST_OPACITY, entropy(seen.alpha), 0)
+        parts.append(bits / max(math.log2(seen.alpha.shape[-1]), 1))
+        progress(len(chunk))
+    return torch.cat(parts).clamp(0, 1).unflatten(0, camera.sizes[0]).cpu().numpy()
+
+
+def entropy_colours(fraction: np.ndarray) -> np.ndarray:
+    """h w in 0..1 -> h w 3 uint8; 1 is bright. A perceptually uniform map."""
+    return cv2.applyColorMap(np.round(fraction * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
 
 
 # Videos: rgb.mp4, depth.mp4, and a small looping GIF of each.

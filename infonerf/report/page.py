@@ -23,7 +23,7 @@ CURVES = {  # the losses follow, by their labels
     "psnr/coarse": "PSNR of training rays, coarse network, dB",
 }
 TOTAL = {"loss/total": "Sum of the weighted losses"}
-FRAME = Path(__file__).with_name("template.html")
+FRAME, MESH_SCRIPT = (Path(__file__).with_name(name) for name in ("template.html", "mesh.js"))
 COLOURS = 6  # series that the style sheet has colours for; then they come again, dashed
 
 
@@ -42,13 +42,23 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Model:
+    """A mesh as binary glTF, what is up in its axes, and from where it is seen first, both directions."""
+
+    glb: bytes
+    up: tuple[float, float, float]
+    eye: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class RunView:
-    """What a run made of one test view. Without ground truth there is no error map."""
+    """What a run made of one test view. Without ground truth there is no error map; entropy is rendered on request."""
 
     metrics: dict[str, float | None]
     rgb: Picture | None
     depth: Picture | None
     error: Picture | None
+    entropy: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class RunRow:
     pictures: Path | None
     curves: dict[str, list[tuple[int, float]]]
     loops: dict[str, Picture] = field(default_factory=dict)
+    model: Model | None = None
     notes: list[tuple[str, str | None]] = field(default_factory=list)
 
 
@@ -85,7 +96,7 @@ class SceneRuns:
     views: list[View]
     n_views: int
     comparable: bool
-    ramps: dict[str, Picture]  # the colours of "depth" and "error", as bars
+    ramps: dict[str, Picture]  # the colours of "depth", "error" and "entropy", as bars
 
 
 # Elements.
@@ -95,7 +106,7 @@ class Markup(str):
     """Text that is HTML already; any other text is escaped."""
 
 
-VOID = ("img", "source")
+VOID = ("img", "source", "input")
 
 
 def element(tag: str, *children, **attributes) -> Markup:
@@ -222,7 +233,7 @@ def notes(scenes: Sequence[SceneRuns]) -> Markup | None:
 
 # Curves.
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 240, 56, 10, 8, 42
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 240, 64, 10, 8, 42
 
 
 @dataclass(frozen=True)
@@ -325,17 +336,32 @@ def curve_titles(loss_labels: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(titles.items(), key=lambda item: "coarse" in item[0]))
 
 
+def other_title(tag: str, titles: Mapping[str, str]) -> str:
+    """Of a curve that is not among those of `curve_titles`."""
+    kind, _, name = tag.partition("/")
+    if kind == "test" and name in METRICS:
+        return f"{METRICS[name].heading} of test views"
+    if kind == "loss_weighted" and f"loss/{name}" in titles:
+        return f"{titles[f'loss/{name}']}, times its weight"
+    return (tag[:1].upper() + tag[1:]).replace("_", " ").replace("/", ": ")
+
+
 def curves_section(runs: Sequence[RunRow], loss_labels: Mapping[str, str], most: int) -> Markup:
     titles = curve_titles(loss_labels)
     tags = sorted({tag for run in runs for tag in run.curves}, key=lambda tag: (*titles, tag).index(tag))
     if not tags:
         return element("p", "No curves: the runs have no TensorBoard events.")
-    charts = []
+    charts, others = [], []
     for tag in tags:
         series = {run.label: (run, run.curves[tag]) for run in runs if run.curves.get(tag)}
-        charts.append(curve_chart(titles.get(tag, tag), series))
+        chart = curve_chart(titles.get(tag) or other_title(tag, titles), series)
+        (charts if tag in titles else others).append(chart)
+    folded = None
+    if others:
+        summary = element("summary", f"{len(others)} more curve{'s' if len(others) > 1 else ''}")
+        folded = element("details", summary, element("div", *others, class_="charts"))
     text = f"As logged, losses before their weights. Of more than {most} points, neighbours are averaged."
-    return joined([element("p", text, class_="muted"), element("div", *charts, class_="charts")])
+    return joined([element("p", text, class_="muted"), element("div", *charts, class_="charts"), folded])
 
 
 # Pictures.
@@ -351,6 +377,21 @@ def loops_section(scenes: Sequence[SceneRuns]) -> Markup | None:
     return element("div", *figures, class_="loops") if figures else None
 
 
+def models_section(runs: Sequence[RunRow]) -> Markup | None:
+    """The runs' meshes, to be turned."""
+    figures = []
+    for run in (run for run in runs if run.model):
+        up, eye = (" ".join(f"{x:.6g}" for x in direction) for direction in (run.model.up, run.model.eye))
+        canvas = element("canvas", class_="mesh", tabindex=0, role="img", aria_label=f"{run.label}, mesh", data_up=up,
+                         data_eye=eye, data_glb=base64.b64encode(run.model.glb).decode())  # fmt: skip
+        buttons = [element("button", text, type="button") for text in ("Turn", "Shape only")]
+        caption = element("figcaption", swatch(run), element("b", run.label))
+        figures.append(element("figure", caption, canvas, element("div", *buttons), class_="model"))
+    text = ("The surface of the density, in the colours seen along its normals. Drag or use the arrow keys to turn it, "
+            "+ and - or, once it is clicked, the wheel to come nearer; Home returns.")  # fmt: skip
+    return joined([element("p", text, class_="muted"), element("div", *figures, class_="models")]) if figures else None
+
+
 def views_section(scenes: Sequence[SceneRuns]) -> Markup:
     parts = [part for scene in scenes if scene.views for part in scene_views(scene, len(scenes) > 1)]
     return joined(parts or [element("p", "No test views are shown.")])
@@ -360,11 +401,15 @@ def scene_views(scene: SceneRuns, with_name: bool) -> list[Markup]:
     """A scene's heading, what its pictures mean, and its views."""
     left_out = scene.n_views - len(scene.views)
     count = f"{len(scene.views)} of {scene.n_views} views; {left_out} left out." if left_out else None
+    entropy = ()
+    if any(found.entropy for view in scene.views for found in view.runs.values()):
+        entropy = (" and the entropy of its rays (", image(scene.ramps["entropy"], "dark to bright", class_="ramp"),
+                   " from light that is stopped in one place to a fog)")  # fmt: skip
     legend = element(
         "p", count, " " if count else None, "For each run: the rendering, its depth (",
         image(scene.ramps["depth"], "bright to dark", class_="ramp"), " from near to far, or empty) and its error (",
-        image(scene.ramps["error"], "dark to bright", class_="ramp"), " from none to half the range or more).",
-        class_="muted",
+        image(scene.ramps["error"], "dark to bright", class_="ramp"), " from none to half the range or more)",
+        *entropy, ". The slider lays the photograph over the rendering.", class_="muted",
     )  # fmt: skip
     heading = element("h3", scene.name, class_="scene") if with_name else None
     return [part for part in (heading, legend) if part] + [view_row(view, scene.runs) for view in scene.views]
@@ -391,21 +436,30 @@ def view_row(view: View, runs: Sequence[RunRow]) -> Markup:
                 cell = metric_cell(name, value, i in winners[name], "span")
                 values.append(element("span", f"{METRICS[name].heading} ", cell, class_="number"))
         caption = element("figcaption", swatch(run), element("b", run.label), *values)
-        figures.append(element("figure", caption, trio(view, run), class_="run"))
+        figures.append(element("figure", caption, row_of_pictures(view, run), class_="run"))
     strip = element("div", element("h4", view.name), truth, *figures, class_="strip")
-    return element("article", strip, class_=CLASS_BY_TRUTHS[len(view.truth)])
+    kind = CLASS_BY_TRUTHS[len(view.truth)] + (" alone" if len(runs) == 1 else "")
+    return element("article", strip, class_=kind)
 
 
-def trio(view: View, run: RunRow) -> Markup:
-    """Rendering, depth and error of a run's view, or that it is not there."""
+def row_of_pictures(view: View, run: RunRow) -> Markup:
+    """A run's pictures of a view, or that it is not there: the rendering, over which a slider lays the photograph,
+    depth, error and, where it was rendered, entropy."""
     found = view.runs.get(run.label)
     if found is None:
         return element("p", "not rendered", class_="missing")
-    pictures = {"rendering": found.rgb, "depth": found.depth, "error": found.error}
+    pictures = {"rendering": found.rgb, "depth": found.depth, "error": found.error, "entropy": found.entropy}
     if not view.truth:
         del pictures["error"]
-    named = [image(picture, f"{view.name}, {run.label}, {kind}", class_="zoom") for kind, picture in pictures.items()]
-    return element("div", *named, class_="trio")
+    if found.entropy is None:
+        del pictures["entropy"]
+    named = {kind: image(picture, f"{view.name}, {run.label}, {kind}", class_="zoom")
+             for kind, picture in pictures.items()}  # fmt: skip
+    if view.truth and found.rgb:
+        slider = element("input", type="range", min=0, max=100, value=0, class_="slider",
+                         aria_label=f"{view.name}, {run.label}: percent that show the photograph")  # fmt: skip
+        named["rendering"] = element("div", element("div", named["rendering"], class_="stack"), slider)
+    return element("div", *named.values(), class_="pictures", style=f"--n: {len(named)}")
 
 
 # Options, and the whole page.
@@ -439,6 +493,7 @@ def make_page(scenes: Sequence[SceneRuns], loss_labels: Mapping[str, str], versi
     sections = {
         "Runs": runs_section(scenes),
         "Around the scene": loops_section(scenes),
+        "Meshes": models_section(runs),
         "Curves": curves_section(runs, loss_labels, most_points),
         "Test views": views_section(scenes),
         "Options": options_section(runs),
@@ -453,5 +508,6 @@ def make_page(scenes: Sequence[SceneRuns], loss_labels: Mapping[str, str], versi
         lede=joined([f"{len(runs)} runs side by side" if len(runs) > 1 else f"The run {names}"]),
         nav=element("nav", *links, aria_label="Sections"),
         content="\n".join(there.values()),
+        mesh_script=MESH_SCRIPT.read_text(encoding="utf-8") if "Meshes" in there else "",
         footer=joined([f"Made by report.py {version} from {', '.join(run.folder for run in runs)}"]),
     )

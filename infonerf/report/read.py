@@ -4,19 +4,23 @@ import io
 import math
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from infonerf.config import SECTION_OF, Config, DataConfig
 from infonerf.evaluation.metrics import to_far
 from infonerf.evaluation.record import Record
 from infonerf.evaluation.views import image_stem
-from infonerf.rendering.pictures import depth_colours
-from infonerf.report.page import Picture, RunRow, RunView, SceneRuns, View
+from infonerf.export.files import page_glb, require_packages
+from infonerf.export.mesh import inverse_similarity
+from infonerf.rendering.pictures import depth_colours, entropy_colours, entropy_picture
+from infonerf.rendering.renderer import Renderer
+from infonerf.report.page import Model, Picture, RunRow, RunView, SceneRuns, View
 from infonerf.scene.photographs import nearest, read_pixels
 from infonerf.scene.scene import Scene
 from infonerf.system.errors import InputError
@@ -24,20 +28,22 @@ from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.training import checkpoint
 
 MOST_VIEWS, MOST_POINTS = 25, 120
-LONGEST_SIDE, QUALITY, LOSSLESS = 256, 85, 101  # qualities of WebP, as OpenCV counts
+LONGEST_SIDE, OF_PHOTOGRAPHS = 256, 400  # of maps, and of photographs and renderings
+QUALITY, LOSSLESS = 85, 101  # qualities of WebP, as OpenCV counts
 LARGEST_EXACT = 40_000
 ERROR_RANGE = 0.5  # the mean absolute difference of the colours that is brightest in the error map
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run to report on: its folder, its options, what its losses beside colour are called, and what loads its
-    scene."""
+    """A run to report on: its folder, its options, what its losses beside colour are called, what loads its scene, and
+    what opens its checkpoint of a step (None: the newest)."""
 
     logdir: Path
     config: Config
     regularizers: list[str]
     load_scene: Callable[[], Scene]
+    open_run: Callable[[int | None], tuple[Renderer, Scene]]
 
 
 # What a run's folder holds.
@@ -55,8 +61,8 @@ def step_folders(logdir: Path, kinds: Sequence[str], needed: Sequence[str]) -> l
 
 
 def read_curves(logdir: Path) -> dict[str, list[tuple[int, float]]]:
-    """The run's losses (before their weights) and PSNR from its TensorBoard events: tag -> (step, value)
-    points. Empty where there are none."""
+    """All scalars (losses before their weights) of a run's TensorBoard events: tag -> (step, value) points. Empty where
+    there are none."""
     from tensorboard.backend.event_processing import event_accumulator as tensorboard  # slow to import
 
     events = tensorboard.EventAccumulator(str(logdir), size_guidance={tensorboard.SCALARS: 0, tensorboard.IMAGES: 1})
@@ -67,7 +73,7 @@ def read_curves(logdir: Path) -> dict[str, list[tuple[int, float]]]:
     curves = {}
     for tag in events.Tags()["scalars"]:
         points = [(event.step, event.value) for event in events.Scalars(tag) if math.isfinite(event.value)]
-        if points and (tag.startswith(("loss/", "psnr/")) or tag == "test/psnr"):
+        if points:
             curves[tag] = thinned(sorted(points), MOST_POINTS)
     return curves
 
@@ -159,6 +165,48 @@ def evaluation_notes(logdir: Path, record: Record | None) -> list[tuple[str, str
     return notes
 
 
+# What is rendered for the page.
+
+Entropy = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Rendered:
+    """A run, opened at the step that its record is of, where something of it is `wanted`. What cannot be made is a note
+    of its row."""
+
+    def __init__(self, row: RunRow, source: Source, entropy_of: Entropy | None, wanted: bool):
+        self.notes, self.entropy_of = row.notes, entropy_of
+        self.opened: tuple[Renderer, Scene] | None = None
+        if wanted:
+            try:
+                self.opened = source.open_run(row.record.step if row.record else None)
+            except InputError as error:
+                self.notes.append((f"nothing is rendered for this page: {error}", None))
+
+    def model(self) -> Model | None:
+        """Its mesh, seen from the first training camera; upright as these are on average."""
+        if self.opened is None:
+            return None
+        try:
+            require_packages()
+            glb = page_glb(*self.opened)
+        except InputError as error:
+            self.notes.append((f"no mesh: {error}", None))
+            return None
+        scene = self.opened[1]
+        poses = inverse_similarity(scene)[:3, :3] @ scene.poses[list(scene.split.train)][:, :, :3]
+        return Model(glb, tuple(poses[:, :, 1].mean(0)), tuple(poses[0, :, 2]))
+
+    def entropy(self, name: str) -> Picture | None:
+        """That of a view's rays, in colours."""
+        if self.opened is None or self.entropy_of is None or name not in self.opened[1].view_names:
+            return None
+        renderer, scene = self.opened
+        view = scene.view_names.index(name)
+        camera = scene.cameras.at([view]).scaled(-(-max(scene.size(view)) // LONGEST_SIDE))
+        return encoded(entropy_colours(entropy_picture(renderer, camera, self.entropy_of)), exact=True)
+
+
 # Pictures of test views.
 
 
@@ -225,11 +273,11 @@ def as_uint8(image: np.ndarray) -> np.ndarray:
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def encoded(image: np.ndarray, exact: bool = False) -> Picture:
-    """h w 3 uint8, shrunk to LONGEST_SIDE, as WebP, or as PNG where that is smaller. `exact` keeps every
+def encoded(image: np.ndarray, exact: bool = False, side: int = LONGEST_SIDE) -> Picture:
+    """h w 3 uint8, shrunk to `side` pixels across, as WebP, or as PNG where that is smaller. `exact` keeps every
     pixel, up to LARGEST_EXACT bytes: the colours of a map stand for numbers, and most compress well."""
     height, width = image.shape[:2]
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     small = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     bgr = np.ascontiguousarray(small[..., ::-1])
@@ -251,7 +299,9 @@ def read_image(path: Path) -> np.ndarray | None:
         return None
 
 
-def read_view(row: RunRow, name: str, rgb: np.ndarray | None, truth: np.ndarray | None) -> RunView:
+def read_view(
+    row: RunRow, name: str, rgb: np.ndarray | None, truth: np.ndarray | None, entropy: Picture | None
+) -> RunView:
     """A run's pictures of a view, and its metrics. rgb: the rendering, h w 3; truth: the photograph at its size."""
     depth = read_image(row.pictures / f"{image_stem(name)}_depth_color.png")
     error = None
@@ -259,9 +309,10 @@ def read_view(row: RunRow, name: str, rgb: np.ndarray | None, truth: np.ndarray 
         error = encoded(error_colours(error_map(rgb, truth)), exact=True)
     return RunView(
         metrics=row.record.views.get(name, {}),
-        rgb=None if rgb is None else encoded(as_uint8(rgb)),
+        rgb=None if rgb is None else encoded(as_uint8(rgb), side=OF_PHOTOGRAPHS),
         depth=None if depth is None else encoded(as_uint8(depth), exact=True),
         error=error,
+        entropy=entropy,
     )
 
 
@@ -270,7 +321,7 @@ def truth_pictures(truth: GroundTruth, name: str, size: tuple[int, int]) -> dict
     photograph, depth = truth.image(name, size), truth.depth(name, size)
     if photograph is None:
         return {}
-    pictures = {"ground truth": encoded(as_uint8(photograph))}
+    pictures = {"ground truth": encoded(as_uint8(photograph), side=OF_PHOTOGRAPHS)}
     if depth is not None:
         pictures["true depth"] = encoded(depth, exact=True)
     return pictures
@@ -283,7 +334,9 @@ def chosen(names: Sequence[str], most: int) -> list[str]:
     return [names[round(i * (len(names) - 1) / max(most - 1, 1))] for i in range(most)]
 
 
-def read_views(rows: Sequence[RunRow], truths: dict[str, GroundTruth], most: int) -> tuple[list[View], int]:
+def read_views(
+    rows: Sequence[RunRow], truths: dict[str, GroundTruth], rendered: dict[str, Rendered], most: int
+) -> tuple[list[View], int]:
     """The views to show of a scene's runs, and how many views there are."""
     evaluated = [row for row in rows if row.record]
     names = list(dict.fromkeys(name for row in evaluated for name in row.record.all_views))
@@ -295,7 +348,8 @@ def read_views(rows: Sequence[RunRow], truths: dict[str, GroundTruth], most: int
                 rgb = read_image(row.pictures / f"{image_stem(name)}.png")
                 size = row.record.render_size if rgb is None else (rgb.shape[1], rgb.shape[0])
                 pictures = pictures or truth_pictures(truths[row.label], name, size)
-                found[row.label] = read_view(row, name, rgb, truths[row.label].image(name, size))
+                truth, entropy = truths[row.label].image(name, size), rendered[row.label].entropy(name)
+                found[row.label] = read_view(row, name, rgb, truth, entropy)
         views.append(View(name, pictures, found))
     return views, len(names)
 
@@ -309,7 +363,9 @@ def scene_key(row: RunRow, data: DataConfig) -> tuple:
     return scene, data.dataset_type, data.white_bkgd, data.drop_alpha
 
 
-def read_scene(key: tuple, rows: list[RunRow], sources: dict[str, Source], most: int) -> SceneRuns:
+def read_scene(
+    key: tuple, rows: list[RunRow], sources: dict[str, Source], rendered: dict[str, Rendered], most: int
+) -> SceneRuns:
     """A scene's runs and their pictures. Runs of the same photographs share what they decode."""
     known: list[tuple[DataConfig, GroundTruth]] = []
     truths = {}
@@ -320,7 +376,7 @@ def read_scene(key: tuple, rows: list[RunRow], sources: dict[str, Source], most:
             found = GroundTruth(sources[row.label].load_scene)
             known.append((data, found))
         truths[row.label] = found
-    views, n_views = read_views(rows, truths, most)
+    views, n_views = read_views(rows, truths, rendered, most)
     for row in rows:
         if row.record and truths[row.label].missing:
             row.notes.append((truths[row.label].missing, None))
@@ -348,17 +404,24 @@ def facts(key: tuple, records: Sequence[Record], n_views: int) -> str:
 
 
 def ramps() -> dict[str, Picture]:
-    """The colours of depth and error from 0 to 1, as bars."""
+    """The colours of depth, error and entropy from 0 to 1, as bars."""
     bar = np.linspace(0, 1, 64)[None].repeat(8, axis=0)
-    return {"depth": encoded(depth_colours(bar), True), "error": encoded(error_colours(bar * ERROR_RANGE), True)}
+    colours = {"depth": depth_colours(bar), "error": error_colours(bar * ERROR_RANGE), "entropy": entropy_colours(bar)}
+    return {name: encoded(image, exact=True) for name, image in colours.items()}
 
 
-def read_scenes(sources: Sequence[Source], most: int) -> list[SceneRuns]:
-    """All runs, by scene."""
+def read_scenes(
+    sources: Sequence[Source], most: int, mesh: bool = False, entropy: Entropy | None = None
+) -> list[SceneRuns]:
+    """All runs, by scene. mesh: make theirs. entropy: alphas r s -> bits r, to render that of their test views."""
     labels = labels_of([source.logdir for source in sources])
     by_label = dict(zip(labels, sources, strict=True))
     scenes: dict[tuple, list[RunRow]] = {}
+    rendered: dict[str, Rendered] = {}
     for number, (label, source) in enumerate(by_label.items()):
         row = read_run(number, label, source)
+        rendered[label] = Rendered(row, source, entropy, wanted=mesh or entropy is not None)
+        if mesh:
+            row = replace(row, model=rendered[label].model())
         scenes.setdefault(scene_key(row, source.config.data), []).append(row)
-    return [read_scene(key, rows, by_label, most) for key, rows in scenes.items()]
+    return [read_scene(key, rows, by_label, rendered, most) for key, rows in scenes.items()]

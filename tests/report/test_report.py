@@ -18,7 +18,7 @@ from report import main
 from support.runs import LOSSES, options
 from support.scenes import write_blender, write_depth, write_dtu
 
-VOID = {"meta", "img", "source"}
+VOID = {"meta", "img", "source", "input"}
 
 
 class Page(HTMLParser):

@@ -104,7 +104,7 @@ def test_what_fails_and_what_there_is_no_time_for_is_said(gpu, monkeypatch):
         raise RuntimeError("out of memory\nand more")
 
     monkeypatch.setitem(gpu.module.PARTS, "training", (0, out_of_memory))
-    status, found = gpu("--parts", "training", "steps in mid-training", "sample", "--minutes", "0.9")
+    status, found = gpu("--parts", "training", "steps in mid-training", "sample", "--minutes", "10")
     details = {row["name"]: row["detail"] for row in found["rows"]}
     assert status == 1
     assert details["correctness"] == "not measured: --parts leaves it out"

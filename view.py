@@ -4,6 +4,7 @@
 """
 
 from infonerf.system import startup  # noqa: F401  # isort: skip  # before torch
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from infonerf.command_line import run_config
 from infonerf.config import Config
@@ -82,6 +84,8 @@ def check_same_scene(one: Shown, other: Shown) -> None:
 def run(argv: list[str]) -> int:
     given = parse_arguments(argv)
     require_viser()
+    if "OMP_NUM_THREADS" not in os.environ:  # a core is left to the browser: threads that wait for it are far slower
+        torch.set_num_threads(max(torch.get_num_threads() - 1, 1))
     runs = [open_shown(logdir, given) for logdir in given.logdir]
     if len(runs) > 1:
         check_same_scene(*runs)

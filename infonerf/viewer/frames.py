@@ -1,4 +1,4 @@
-"""Pictures for an eye that moves: coarse at once, then sharper, a few rays at a time, so that other work can come between.
+"""Pictures for an eye that moves: coarse at once, then sharper, a few rays at a time, so that others have their turn.
 
 Axes: h w pixels, r rays.
 """
@@ -40,6 +40,16 @@ class Wish:
     far: float | None = None
     box: np.ndarray | None = None
     share: float = 1.0
+
+    def same_as(self, other: "Wish") -> bool:
+        """Whether both ask for the same picture, to a millionth."""
+        boxes = [wish.box for wish in (self, other)]
+        return (
+            (self.size, self.near, self.far, self.share) == (other.size, other.near, other.far, other.share)
+            and abs(self.fov - other.fov) < 1e-6
+            and np.allclose(self.pose, other.pose, 1e-6, 1e-6)
+            and (boxes[0] is boxes[1] or (all(box is not None for box in boxes) and np.array_equal(*boxes)))
+        )
 
 
 class Source(NamedTuple):

@@ -61,8 +61,8 @@ def view_stood_in(pose: np.ndarray, poses: np.ndarray, reach: float) -> int | No
 
 
 def seen_photograph(image: np.ndarray, camera: Cameras, wish: Wish, size: tuple[int, int]) -> np.ndarray:
-    """A photograph (h w 3 in 0..1) of the first of `camera`, as the wish's eye sees it, which stands there: a picture of
-    a height and width; NaN where the photograph ends."""
+    """A photograph (h w 3 in 0..1) of the first of `camera`, as the wish's eye sees it, which stands there: height and
+    width are those of a picture; NaN where the photograph ends."""
     height, width = size
     fx, fy, cx, cy = camera.intrinsics[0].tolist()
     focal = wish.size[0] / 2 / np.tan(wish.fov / 2)
@@ -75,5 +75,5 @@ def seen_photograph(image: np.ndarray, camera: Cameras, wish: Wish, size: tuple[
     cols, rows = ((at + 0.5) * scale - 0.5 for at, scale in ((cols, across), (rows, down)))
     found = cv2.remap(small.astype(np.float32), *np.meshgrid(cols.astype(np.float32), rows.astype(np.float32)),
                       cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-    inside = ((cols > -0.51) & (cols < small.shape[1] - 0.49))[None] & ((rows > -0.51) & (rows < small.shape[0] - 0.49))[:, None]
-    return np.where(inside[..., None], found, np.nan)
+    within = [(at > -0.51) & (at < n - 0.49) for at, n in ((rows, small.shape[0]), (cols, small.shape[1]))]
+    return np.where((within[0][:, None] & within[1])[..., None], found, np.nan)

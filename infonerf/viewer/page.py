@@ -187,7 +187,7 @@ class Page:
         if step != run.step:
             run.use(run.load(step), step)
             text.content, self.note.content = f"{run.name}: step {step}", ""
-            self.wish_all()
+            self.painter.renew()
         yield
 
     # Cameras.
@@ -230,8 +230,8 @@ class Page:
         height, width = self.scene.size(like)
         handle = self.server.scene.add_camera_frustum(
             f"/cameras/{kind}/{view if view >= 0 else f'made_{-view}'}",
-            fov=vertical_fov(self.scene, like), aspect=width / height, scale=0.06 * self.reach,
-            thickness=0.002 * self.reach, color=COLOURS[kind], wxyz=wxyz_of(pose), position=pose[:, 3],
+            fov=vertical_fov(self.scene, like), aspect=width / height, scale=0.04 * self.reach,
+            thickness=0.001 * self.reach, color=COLOURS[kind], wxyz=wxyz_of(pose), position=pose[:, 3],
             visible=kind != UNSEEN, cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
         handle.on_click(guarded(lambda event: self.stand_at(event.client, pose, vertical_fov(self.scene, like))))
@@ -318,6 +318,11 @@ class Page:
     def wish_all(self) -> None:
         for client in self.server.get_clients().values():
             self.wish_for(client)
+
+    def wish_again(self) -> None:
+        """Pictures of what has changed since: of newer weights, once the last picture is finished."""
+        if not self.painter.busy:
+            self.painter.renew()
 
     def wish_for(self, client) -> None:
         """Note what a browser sees. A camera that is none is left out."""

@@ -62,8 +62,16 @@ class Painter:
         would see nothing; a sharper one is not."""
         with self.changed:
             old = self.eyes.get(who)
+            if old and old.wish.same_as(wish):
+                return
             kept = old.current if old and old.current and old.current.level == 0 else None
             self.eyes[who] = Eye(wish, current=kept)
+            self.changed.notify_all()
+
+    def renew(self) -> None:
+        """All pictures again, as something else than a wish has changed."""
+        with self.changed:
+            self.eyes = {who: Eye(eye.wish) for who, eye in self.eyes.items()}
             self.changed.notify_all()
 
     def forget(self, who: Hashable) -> None:

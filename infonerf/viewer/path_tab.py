@@ -113,7 +113,8 @@ class PathTab:
         places = self.path().poses[:, :, 3]
         if len(places) > 1:
             segments = np.stack([places[:-1], places[1:]], axis=1)
-            self.drawn.append(scene.add_line_segments("/path/line", segments, COLOUR, thickness=0.004 * self.page.reach))
+            thickness = 0.004 * self.page.reach
+            self.drawn.append(scene.add_line_segments("/path/line", segments, COLOUR, thickness=thickness))
 
     def play(self, event) -> None:
         """Take the browser along the path; a second click stops it."""
@@ -156,7 +157,7 @@ class PathTab:
         if len(file.content) > LARGEST_FILE:
             raise InputError(f"{file.name}: {len(file.content)} bytes, expected a camera path")
         path = moved(parse_path(file.content.decode(errors="replace"), file.name), self.scene.world)
-        (self.height.value, self.width.value), self.fps.value = path.size, int(round(path.fps)) or 1
+        (self.height.value, self.width.value), self.fps.value = path.size, max(round(path.fps), 1)
         self.seconds.value, self.cycle.value, self.tension.value = float(path.seconds), path.cycle, path.tension
         self.keep(list(path.keyframes), [float(fov) for fov in path.keyframe_fovs])
         if not len(path.keyframes):

@@ -6,6 +6,7 @@ of the photographs' poses before a scene is normalised (Scene.world).
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,8 +38,10 @@ class CameraPath:
     tension: float = 0.0
 
 
-def path_through(keyframes: np.ndarray, fovs: np.ndarray, size: tuple[int, int], fps: float, seconds: float, cycle: bool,
-                 tension: float) -> CameraPath:  # fmt: skip
+def path_through(
+    keyframes: np.ndarray, fovs: np.ndarray, size: tuple[int, int], fps: float, seconds: float, cycle: bool,
+    tension: float,
+) -> CameraPath:
     """The smooth path through keyframes, of fps * seconds pictures, an equal time from each keyframe to the next."""
     n = min(max(round(fps * seconds), 1), MOST_FRAMES)
     poses, along = smooth(keyframes, fovs, n, cycle, tension)
@@ -207,10 +210,8 @@ def cameras_in(content: dict, key: str, matrix: str, name: str) -> tuple[np.ndar
 def fov_in(camera: dict, where: str) -> float:
     """Of older files a keyframe has a list of properties beside its matrix."""
     if isinstance(camera.get("properties"), str):
-        try:
+        with suppress(ValueError, TypeError, KeyError):
             camera = camera | {"fov": dict(json.loads(camera["properties"]))["FOV"]}
-        except (ValueError, TypeError, KeyError):
-            pass
     return number(camera, "fov", where, 0.1, 179)
 
 

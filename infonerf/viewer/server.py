@@ -55,7 +55,7 @@ def start_server(host: str, port: int, title: str):
         server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
     server.request_share_url = lambda verbose=True: None  # a tunnel to the internet, which any page may ask for
     if host not in (HERE, "localhost", "::1"):
-        say(f"WARNING: listening on {host}, not on {HERE}: everyone who reaches this machine's port {server.get_port()} "
+        say(f"WARNING: listening on {host}, not on {HERE}: everyone who reaches port {server.get_port()} here "
             "sees the pictures, goes through the run, and has videos rendered here")
     return server
 

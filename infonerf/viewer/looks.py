@@ -46,9 +46,9 @@ def mapped(values: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap(eight_bit(values), cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
 
 
-def shown_depth(picture: Picture, far: float) -> np.ndarray:
-    """h w, where what is drawn into the picture is hidden; what is not opaque counts as far."""
-    return picture.depth + (1 - picture.acc) * far
+def hiding_depth(picture: Picture, nowhere: float) -> np.ndarray:
+    """h w, behind which what is drawn into the picture is hidden; `nowhere` where less than half is opaque."""
+    return np.where(picture.acc > 0.5, picture.depth / np.maximum(picture.acc, 0.5), nowhere)
 
 
 def view_stood_in(pose: np.ndarray, poses: np.ndarray, reach: float) -> int | None:

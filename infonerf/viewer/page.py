@@ -30,7 +30,7 @@ COLOURS = {TRAIN: (235, 125, 30), TEST: (40, 120, 220), UNSEEN: (130, 130, 130)}
 MOST_CAMERAS = 100  # of a kind that are drawn, evenly chosen
 THUMBNAIL = 128  # pixels across
 HEIGHT, LEAST_HEIGHT, MOST_HEIGHT = 400, 64, 1080  # of the sharpest picture
-DEEPEST = 160.0  # the page's own limit of a depth that hides what is behind
+DEEPEST = 160.0  # the page's own limit of a depth that hides what is behind; beyond an eighth nothing is hidden
 CV = np.diag([1.0, -1.0, -1.0])  # from OpenGL axes to the page's, and back
 LEGENDS = {
     looks.COLOUR: "what a camera would see",
@@ -74,6 +74,8 @@ class Page:
         self.runs, self.scene = list(runs), runs[0].scene
         self.painter = Painter(lambda: [run.source() for run in self.runs], entropy, self.show, self.complain, first)
         self.reach, self.middle = reach_and_middle(self.scene)
+        away = np.linalg.norm(self.scene.poses[:, :, 3] - self.middle, axis=-1)
+        self.distances = 0.99 * away.min(), 1.01 * away.max()
         self.pictures: dict[int, tuple[Wish, Picture, bool]] = {}  # the last one of each browser
         self.stood_in: dict[int, int] = {}  # the view in whose camera a browser stands
         self.photographs: dict[int, np.ndarray] = {}  # of views that were stood in
@@ -347,10 +349,12 @@ class Page:
     def cut(self, wish: Wish) -> Wish:
         """The wish with near, far, box and share of the panel."""
         near, far = sorted(float(value) for value in self.depths.value)
-        scene = self.scene
-        if not 0 <= near < far or (scene.cameras.ndc and far > 1):
-            near, far = scene.near, scene.far
-        kept = {} if abs(near - scene.near) + abs(far - scene.far) < 1e-6 * scene.far else {"near": near, "far": far}
+        scene, kept = self.scene, {}
+        given = abs(near - scene.near) + abs(far - scene.far) > 0.02 * (scene.far - scene.near)  # the slider has steps
+        if given and 0 <= near < far and not (scene.cameras.ndc and far > 1):
+            kept |= {"near": near, "far": far}
+        elif shift := self.beyond_cameras(wish.pose[:, 3]):
+            kept |= {"near": max(scene.near + shift, 0.0), "far": max(scene.far + shift, 0.1 * scene.far)}
         if self.box:
             low, high = np.array([sorted(axis.value) for axis in self.box], float).T
             bounds = bounds_of(scene)
@@ -358,6 +362,15 @@ class Page:
                 kept["box"] = np.stack([low, high])
         share = float(np.clip(self.share.value, 0, 1)) if len(self.runs) > 1 else 1.0
         return Wish(wish.pose, wish.fov, wish.size, share=share, **kept)
+
+    def beyond_cameras(self, centre: np.ndarray) -> float:
+        """How much farther away from the middle than any camera of the scene, or (below 0) nearer, in world units: from
+        there the object is not at the depths at which the cameras see it."""
+        if self.scene.cameras.ndc:
+            return 0.0
+        least, most = self.distances
+        distance = float(np.linalg.norm(centre - self.middle))
+        return distance - float(np.clip(distance, least, most))
 
     # Pictures.
 
@@ -374,8 +387,7 @@ class Page:
             return
         wish, picture, last = kept
         image = self.coloured(wish, picture, self.stood_in.get(who))
-        far = self.scene.far if wish.far is None else wish.far
-        depth = None if self.scene.cameras.ndc or far > DEEPEST else looks.shown_depth(picture, far)
+        depth = None if self.scene.cameras.ndc or self.reach > DEEPEST / 8 else looks.hiding_depth(picture, DEEPEST)
         client.scene.set_background_image(image, format="jpeg", jpeg_quality=92 if last else 75, depth=depth)
         client.flush()
 

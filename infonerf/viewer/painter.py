@@ -3,9 +3,10 @@
 One thread paints, the one that calls `work`; wishes and jobs come from any.
 """
 
+import math
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -40,6 +41,7 @@ class Painter:
     """sources: what is rendered, asked for at the beginning of each picture. entropy: alpha r s -> r.
     show: hears of each picture: whose it is, the wish, the picture, and whether it is the last of this wish.
     fault: hears of an error in a picture or a job, which is then given up. first: seconds of a first picture's rays.
+    longest: seconds that a sharper picture may take; those that would take longer are left out.
     """
 
     sources: Sources
@@ -47,6 +49,7 @@ class Painter:
     show: Callable[[Hashable, Wish, Picture, bool], None]
     fault: Callable[[Exception], None]
     first: float = FIRST
+    longest: float = math.inf
     pace: Pace = field(default_factory=Pace)
     clock: Callable[[], float] = perf_counter
 
@@ -93,12 +96,12 @@ class Painter:
     @property
     def busy(self) -> bool:
         with self.changed:
-            return bool(self.jobs) or any(self.waiting())
+            return bool(self.jobs) or bool(self.waiting())
 
-    def waiting(self) -> Iterator[Hashable]:
+    def waiting(self) -> list[Hashable]:
         """Eyes whose wish is not fulfilled, the least sharp first."""
         unfinished = [who for who, eye in self.eyes.items() if eye.sizes is None or eye.level < len(eye.sizes)]
-        return iter(sorted(unfinished, key=lambda who: self.eyes[who].level))
+        return sorted(unfinished, key=lambda who: self.eyes[who].level)
 
     # In the painting thread.
 
@@ -112,7 +115,7 @@ class Painter:
     def work_a_bit(self) -> bool:
         """A chunk of rays, or a bit of a job. Whether there was anything to do."""
         with self.changed:
-            who = next(self.waiting(), None)
+            who = next(iter(self.waiting()), None)
             eye = self.eyes.get(who)
             job = self.jobs.popleft() if self.jobs and (eye is None or eye.level > 0) else None
         if job is not None:
@@ -135,7 +138,9 @@ class Painter:
     def bit_of_picture(self, who: Hashable, eye: Eye) -> None:
         try:
             if eye.sizes is None:
-                eye.sizes = self.pace.sizes(eye.wish.size, self.first)
+                first, *sharper = self.pace.sizes(eye.wish.size, self.first)
+                most = self.longest * self.pace.rate
+                eye.sizes = [first, *(size for size in sharper if size[0] * size[1] <= most)]
             if eye.current is None:
                 size = eye.sizes[eye.level]
                 painting = paint(self.sources(), eye.wish, size, self.pace, self.entropy, self.clock)

@@ -1,5 +1,6 @@
 """The part of the page on a training: hold it, step by step, and the curves of its losses."""
 
+import math
 from collections.abc import Mapping
 from time import perf_counter
 
@@ -9,6 +10,7 @@ from infonerf.viewer.beside import EVERY, Beside, Curves
 from infonerf.viewer.page import Page
 from infonerf.viewer.server import guarded
 
+REFRESHED = 3.0  # seconds, about, in which a picture of the newest weights is finished while they change
 LINES = ("#e8590c", "#1971c2", "#2f9e44", "#9c36b5", "#c2255c", "#0c8599", "#846358", "#f08c00")
 
 
@@ -25,12 +27,19 @@ class TrainingTab:
             self.pause = self.gui.add_button("pause", disabled=not alone)
             self.step = self.gui.add_button("one step", disabled=True)
             self.folder = self.gui.add_folder("curves")
+        self.sharpen(False)
         self.pause.on_click(guarded(self.hold))
         self.step.on_click(guarded(lambda event: beside.step_once()))
+
+    def sharpen(self, held: bool) -> None:
+        """To the full size only while the training is held."""
+        self.page.painter.longest = math.inf if held else REFRESHED * self.beside.share
+        self.page.painter.renew()
 
     def hold(self, event) -> None:
         held = not self.beside.paused
         self.beside.pause(held)
+        self.sharpen(held)
         self.pause.label, self.step.disabled = ("go on" if held else "pause"), not held
 
     def after_step(self, step: int, of: int, terms: Mapping) -> None:

@@ -122,12 +122,22 @@ def test_nothing_is_seen_outside_the_box(scene, source):
 def test_pictures_become_sharper(scene, source):
     shown = []
     painter = painter_of(source, shown, first=1e-4)
-    painter.wish("a", wish_of(scene))
+    painter.wish(0, wish_of(scene))
+    assert painter.busy
     painter.work(1e9)
     sizes = [picture.acc.shape for _, _, picture, _ in shown]
     assert len(sizes) > 2 and sizes == sorted(sizes) and sizes[-1] == (24, 30)
     assert [last for *_, last in shown] == [False] * (len(sizes) - 1) + [True]
     assert not painter.busy and not painter.work_a_bit()
+
+
+def test_what_would_take_too_long_is_left_out(scene, source):
+    shown = []
+    painter = painter_of(source, shown, first=0.01, longest=0.05)
+    painter.wish("a", wish_of(scene))
+    painter.work(1e9)
+    sizes = [picture.acc.size for _, _, picture, _ in shown]
+    assert len(sizes) > 1 and sizes[-1] <= 250 and shown[-1][-1]
 
 
 def test_a_movement_interrupts_what_is_sharper_but_not_the_first_picture(scene, source):

@@ -44,6 +44,12 @@ def test_error_is_the_difference_and_grey_where_the_photograph_ends(picture):
     np.testing.assert_array_equal(without, colour)
 
 
+def test_what_is_seen_through_hides_nothing(picture):
+    depth = looks.hiding_depth(picture, 160.0)
+    assert (depth[picture.acc <= 0.5] == 160).all()
+    np.testing.assert_allclose(depth[picture.acc > 0.5], 2)
+
+
 def test_what_is_no_number_is_black():
     assert (looks.eight_bit(np.array([np.nan, np.inf, -1.0])) == [0, 255, 0]).all()
 

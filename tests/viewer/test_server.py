@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import view
+from infonerf.viewer.frames import Wish
 from infonerf.viewer.server import free_port, require_viser
 from support.scenes import refused
 
@@ -182,6 +183,26 @@ def test_a_path_is_clicked_together_saved_loaded_and_rendered(page, logdir):
     tab.name.value = "../../x"
     with refused("expected letters, digits"):
         tab.save(event)
+
+
+def test_depths_follow_an_eye_that_goes_away(page):
+    scene, turn = page.scene, page.scene.poses[0]
+    assert page.cut(view_from(turn)).near is None
+
+    def at(distance):
+        pose = turn.copy()
+        pose[:, 3] = page.middle - distance * (page.middle - turn[:, 3]) / np.linalg.norm(page.middle - turn[:, 3])
+        return page.cut(view_from(pose))
+
+    far_away = at(page.distances[1] + 10)
+    assert far_away.near == pytest.approx(scene.near + 10) and far_away.far == pytest.approx(scene.far + 10)
+    assert 0 <= at(0.01).near < at(0.01).far
+    page.depths.value = (0.5 * scene.near, 0.5 * (scene.near + scene.far))
+    assert page.cut(view_from(turn)).far == pytest.approx(0.5 * (scene.near + scene.far))
+
+
+def view_from(pose):
+    return Wish(pose, 0.7, (10, 10))
 
 
 def test_checkpoints_and_a_run_that_is_deleted(page, logdir, capsys):

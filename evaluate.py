@@ -92,7 +92,7 @@ def estimate(run: OpenedRun, given: Arguments) -> tuple[int, str, Mapping]:
     """Measure random rays or tiles of a run's views, or of the chosen ones: its step, the number of views, means."""
     if given.views:
         check_views(given.views, len(run.scene.view_names), "views")
-    views = given.views or views_of(run.scene, given.kind)
+    views = given.views or views_of(run.scene, given.kind, measured=True)
     mean = means_of_rays(run, views, given) if given.rays else means_of_tiles(run, views, given.tiles)
     return run.step, str(len(views)), mean
 

@@ -10,7 +10,7 @@ import numpy as np
 from infonerf.config import DataConfig
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.checks import intrinsics_fault, matrix_fault, require_folder
-from infonerf.scene.photographs import ImageFiles, check_size, half_intrinsics, image_size, read_pixels
+from infonerf.scene.photographs import ImageFiles, half_intrinsics, image_size, read_pixels
 from infonerf.scene.poses import through_cameras
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import check_views, choose_views, unseen_pool
@@ -44,13 +44,12 @@ def load_dtu(data: DataConfig) -> Scene:
     paths, light_notes = numbered_images(images)
     n_views = len(paths)
     poses, intrinsics = read_cameras(camera_file, paths)
+    intrinsics = intrinsics / data.image_scale
     train, test = split_views(n_views, data)
 
-    files = ImageFiles(paths, train[0], half=data.half_res, white=data.white_bkgd)
+    files = ImageFiles(paths, train[0], views=train[1:], others=test, half=data.half_res, white=data.white_bkgd,
+                       drop_alpha=data.drop_alpha)  # fmt: skip
     height, width = files.full_size
-    for path in paths:
-        check_size(path, image_size(path), files.full_size)
-    intrinsics = intrinsics / data.image_scale
     check_principal_points(camera_file, paths, intrinsics, files.full_size, data.image_scale)
     if data.dtu_intrinsics == "shared":
         focal = intrinsics[:, :2].mean()

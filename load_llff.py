@@ -11,9 +11,8 @@ import torch
 from infonerf.config import DataConfig
 from infonerf.scene.cameras import NDC, Cameras, Pixels
 from infonerf.scene.checks import LARGEST, matrix_fault, require_folder
-from infonerf.scene.made_poses import common_point
 from infonerf.scene.photographs import ImageFiles
-from infonerf.scene.poses import look_along, normalised
+from infonerf.scene.poses import common_point, look_along, normalised
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import check_views, choose_views, unseen_pool
 from infonerf.system.errors import InputError
@@ -45,7 +44,8 @@ def load_llff(data: DataConfig) -> Scene:
     poses, bounds = transformed(world, poses), bounds * scale_of(world)
     train, test = split_views(poses, data)
 
-    files = ImageFiles(paths, train[0], half=False, white=data.white_bkgd)
+    files = ImageFiles(paths, train[0], views=train[1:], others=test, half=False, white=data.white_bkgd,
+                       drop_alpha=data.drop_alpha)  # fmt: skip
     height, width = (max(round(side / reduction) // (2 if data.half_res else 1), 1) for side in files.full_size)
     intrinsics = intrinsics_of(hwf, height, width)
     check_shape(paths[train[0]], files.full_size, hwf, file)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from infonerf.config import LossesConfig
-from infonerf.rendering.groups import NEIGHBOURS, PATCH, SEEN, UNSEEN
+from infonerf.rendering.groups import KNOWN, NEIGHBOURS, PATCH, SEEN, UNSEEN
 from infonerf.training.terms import Loss, StepView, constant
 
 EPS = 1e-10
@@ -81,6 +81,18 @@ def depth_smoothness_loss(depth: Tensor) -> Tensor:
     the pixel below and to the one on the right (RegNeRF: Niemeyer et al., CVPR 2022, section 3.2)."""
     inner = depth[:, :-1, :-1]
     return ((depth[:, 1:, :-1] - inner).square() + (depth[:, :-1, 1:] - inner).square()).mean()
+
+
+def depth_prior_loss(weights: Tensor, z: Tensor, depth: Tensor, sigma: float | Tensor) -> Tensor:
+    """weights, z: r s, known depths r -> r: -log(sum_i w_i exp(-g_i^2 / 2 sigma^2) + 0.01), with g_i the gap between
+    the known depth and sample i's interval, z_i to z_i+1 (the last has no end); 0 within it.
+
+    The sum is at most 1: how likely the ray ends where it is known to. 0.01 bounds what a wrong depth can do. DS-NeRF
+    (Deng et al., CVPR 2022, section 4.2) asks for weights that form a normal distribution: docs/lab/depth_prior.md.
+    """
+    end = torch.cat([z[:, 1:], torch.full_like(z[:, :1], torch.inf)], dim=-1)
+    gap = (z - depth[:, None]).relu() + (depth[:, None] - end).relu()
+    return -torch.log((weights * torch.exp(-(gap / sigma).square() / 2)).sum(-1) + 0.01)
 
 
 # Losses.
@@ -198,6 +210,25 @@ def depth_smoothness(options: LossesConfig, size: int = PATCH) -> Loss:
     return Loss("depth_smooth", "depth smoothness", (UNSEEN,), constant(options.depth_smooth_lambda), value)
 
 
+def depth_prior(options: LossesConfig) -> Loss:
+    """Weights along rays through known depths, of the fine and, as with colours, of the coarse pass. A scene without
+    known depths has no such term."""
+
+    def value(view: StepView) -> Tensor | None:
+        passes = [part[KNOWN] for part in (view.fine, view.coarse) if KNOWN in part]
+        if not passes:
+            return None
+        batch, sigma = view.batch, options.depth_prior_sigma * (view.batch.far - view.batch.near)
+        return sum((batch.known_weights * depth_prior_loss(one.weights, one.z, batch.known_depths, sigma)).mean()
+                   for one in passes)
+
+    def schedule(step: int) -> float:
+        end = options.depth_prior_end_iter
+        return options.depth_prior_lambda * (max(1 - step / end, 0.0) if end else 1.0)
+
+    return Loss("depth_prior", "depth prior", (KNOWN,), schedule, value)
+
+
 def regularizers_of(options: LossesConfig) -> list[Loss]:
     """The losses of a run beside colour."""
     there = {
@@ -207,6 +238,7 @@ def regularizers_of(options: LossesConfig) -> list[Loss]:
         occlusion: options.occlusion_lambda,
         distortion: options.distortion_lambda,
         depth_smoothness: options.depth_smooth_lambda,
+        depth_prior: options.depth_prior_lambda,
     }
     return [make(options) for make, wanted in there.items() if wanted]
 

@@ -29,6 +29,7 @@ from infonerf.rendering.groups import SEEN, UNSEEN
 from infonerf.rendering.occupancy import Occupancy
 from infonerf.rendering.pictures import thumbnails
 from infonerf.rendering.renderer import Renderer
+from infonerf.scene.normalise import require_same_world, write_world
 from infonerf.scene.scene import Scene
 from infonerf.system.errors import MEMORY, InputError, exit_status, out_of_memory
 from infonerf.system.files import atomic_file, make_folder, sole_owner
@@ -402,8 +403,11 @@ def make_pictures(trainer: Trainer, config: Config, scene: Scene, log: Log, inte
 
 
 def evaluate_test_views(run: OpenedRun, log: Log) -> None:
-    """Evaluate the test views, and log the means."""
-    record = evaluate_run(run, run.scene.split.test, "testset")
+    """Evaluate the test views, where there are any, and log the means."""
+    views = run.scene.split.test + run.scene.split.unmeasured
+    if not views:
+        return
+    record = evaluate_run(run, views, "testset")
     say(records_table({run.config.run.expname: record}))
     means = {f"test/{name}": value for name, value in record.mean.items() if value is not None}
     log.tensorboard(run.step, means)
@@ -494,6 +498,7 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
     newest, found = ranks.of_first(lambda: (checkpoint.newest(folder), find_checkpoint(config)))
     if found:
         with ranks.together():
+            require_same_world(scene, found.path.parent)
             resume(trainer, found, config)
         say(f"going on from {found.path}, step {trainer.step}")
     if trainer.step >= config.stopping.N_iters or trainer.stopped_early:
@@ -530,7 +535,7 @@ def own_folder(folder: Path, newest: Path | None, owned: ExitStack) -> None:
 def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[str]) -> int:
     """Train a run whose folder no other process writes to. Returns the exit status."""
     folder, ranks, wandb_run = config.run.folder, trainer.ranks, None
-    ranks.of_first(lambda: prepare_folder(config, trainer.step))
+    ranks.of_first(lambda: prepare_folder(config, scene, trainer.step))
     if config.saving.wandb and ranks.first:
         wandb_run = start_wandb(config.run.expname, config.saving.wandb_group, config.values(), folder)
     watch = open_watch(trainer, config, scene) if config.looking.view and ranks.first else None
@@ -579,12 +584,13 @@ def say_best(trainer: Trainer, folder: Path) -> None:
     say(f"the held-out PSNR was best, {best:.2f}, at step {step}; {how}")
 
 
-def prepare_folder(config: Config, step: int) -> None:
-    """The first thing that is written: the run's folder and its options, as a config file."""
+def prepare_folder(config: Config, scene: Scene, step: int) -> None:
+    """The first thing that is written: the run's folder, its options, as a config file, and its scene's world."""
     folder = config.run.folder
     if (folder / "args.txt").is_dir():
         raise InputError(f"{folder}/args.txt: found a folder, expected the options of a run, or nothing there")
     write_options(config)
+    write_world(scene, folder)
     for path in folder.glob("*.tmp"):  # of a run that was killed
         path.unlink(missing_ok=True)
     aside = checkpoint.set_aside(folder, step)

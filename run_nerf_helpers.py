@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from infonerf.command_line import run_config
@@ -14,11 +15,15 @@ from infonerf.evaluation.views import evaluate_views
 from infonerf.fields.field import CoarseFine
 from infonerf.fields.nerf import Annealing, NeRF
 from infonerf.rendering.dense import DenseQuery
-from infonerf.rendering.groups import PATCH, SEEN, UNSEEN
+from infonerf.rendering.groups import KNOWN, PATCH, SEEN, UNSEEN
 from infonerf.rendering.occupancy import CELLS, Occupancy
 from infonerf.rendering.pictures import render_path, video_cameras
 from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
+from infonerf.scene.camera_checks import with_checked_cameras
+from infonerf.scene.cameras import Pixels
+from infonerf.scene.kinds import found_kind
+from infonerf.scene.normalise import require_same_world
 from infonerf.scene.scene import Scene, bounds_of, with_depth_range, with_made_poses
 from infonerf.scene.visual_hull import carved_cells
 from infonerf.system.devices import has_bfloat16, rank_device
@@ -31,15 +36,16 @@ from infonerf.system.ranks import Ranks
 from infonerf.training import checkpoint
 from infonerf.training.generators import create_generators
 from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, RotatedPose
-from infonerf.training.sampler import Crop, RangeAnnealing, RaySampler, TrainingColours, central_crop
+from infonerf.training.sampler import Crop, KnownPixels, RangeAnnealing, RaySampler, TrainingColours, central_crop
 from infonerf.viewer.paths import cameras_of, moved, read_path
 from load_blender import load_blender
+from load_capture import load_capture
 from load_dtu import load_dtu
 from load_llff import load_llff
 from loss import regularizers_of
 
 CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
-LOADERS = {"blender": load_blender, "dtu": load_dtu, "llff": load_llff}
+LOADERS = {"blender": load_blender, "capture": load_capture, "dtu": load_dtu, "llff": load_llff}
 
 
 # The scene.
@@ -47,12 +53,18 @@ LOADERS = {"blender": load_blender, "dtu": load_dtu, "llff": load_llff}
 
 def load_scene(data: DataConfig) -> Scene:
     """The photographs and cameras that the options name. Raises InputError where they cannot be used."""
-    if data.dataset_type not in LOADERS:
-        raise InputError(f"--dataset_type {data.dataset_type}: not supported yet, expected {' or '.join(LOADERS)}")
-    scene = LOADERS[data.dataset_type](data)
+    kind = kind_of(data)
+    if kind not in LOADERS:
+        raise InputError(f"--dataset_type {kind}: not supported yet, expected {' or '.join(LOADERS)}")
+    scene = LOADERS[kind](data)
     if data.near is not None or data.far is not None:
         scene = with_depth_range(scene, data.near, data.far)
-    return with_made_poses(scene, data.unseen_poses)
+    return with_made_poses(with_checked_cameras(scene), data.unseen_poses)
+
+
+def kind_of(data: DataConfig) -> str:
+    """The kind of scene that is loaded."""
+    return found_kind(data.datadir)[0] if data.dataset_type == "auto" else data.dataset_type
 
 
 def require_alpha(scene: Scene, option: str) -> None:
@@ -147,6 +159,7 @@ def create_sampler(config: Config, scene: Scene, device: torch.device) -> RaySam
     pools = {SEEN: (scene.cameras.at(scene.split.train).to(device), batch.N_rand)}
     if losses.n_unseen:
         pools[UNSEEN] = (scene.unseen_cameras().to(device), losses.n_unseen)
+    known = known_pixels(scene) if losses.depth_prior_lambda else None
     check_counts(config, {group: cameras.sizes for group, (cameras, _) in pools.items()})
     wanted = {"random_bkgd": batch.random_bkgd, "carving_lambda": losses.carving_lambda}
     of_alpha = [name for name, value in wanted.items() if value]
@@ -162,7 +175,28 @@ def create_sampler(config: Config, scene: Scene, device: torch.device) -> RaySam
         random_background=batch.random_bkgd,
         patches=losses.depth_smooth_lambda > 0,
         annealing=RangeAnnealing(sampling.range_start, sampling.range_end_iter) if sampling.range_end_iter else None,
+        known=known and (known, losses.N_depth),
     )
+
+
+def known_pixels(scene: Scene) -> KnownPixels | None:
+    """The known depths of the training views that lie in the scene's range of depths; None where there are none."""
+    known, train = scene.known_depths, scene.split.train
+    if known is None:
+        return None
+    place = np.full(len(scene.view_names), -1)  # of each view among the training views
+    place[list(train)] = np.arange(len(train))
+    of_train = place[known.views] >= 0
+    cameras, half = scene.cameras.at(train), scene.cameras.pixel_center
+    columns = (place[known.views], known.rows - half, known.cols - half, known.depths, known.weights)
+    camera, rows, cols, z, weights = (torch.from_numpy(column[of_train]) for column in columns)
+    pixels = Pixels(camera, rows.double(), cols.double())
+    depths = cameras.sample_depths(pixels, z.double())
+    inside = (depths >= cameras.near) & (depths <= cameras.far)
+    if not inside.any():
+        return None
+    pixels, depths, weights = Pixels(*(part[inside] for part in pixels)), depths[inside], weights[inside].double()
+    return KnownPixels(pixels, depths, weights / weights.mean())
 
 
 def check_counts(config: Config, sizes: dict[str, Sequence[tuple[int, int]]]) -> None:
@@ -221,12 +255,17 @@ def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: in
     train = " ".join(scene.view_names[view] for view in split.train[:8]) + (" ..." if len(split.train) > 8 else "")
     sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    terms = [loss.name for loss in regularizers_of(config.losses)]
-    lines = {
-        "scene": f"{scene.name} ({config.data.dataset_type}), {shown_sizes(scene)}, "
+    known = known_pixels(scene) if config.losses.depth_prior_lambda else None
+    terms = [loss.name for loss in regularizers_of(config.losses) if known or loss.groups != (KNOWN,)]
+    lines = {}
+    if config.data.dataset_type == "auto":
+        kind, found = found_kind(config.data.datadir)
+        lines["dataset:"] = f"{kind} (found {found})"
+    lines |= {
+        "scene": f"{scene.name} ({kind_of(config.data)}), {shown_sizes(scene)}, "
         f"near {scene.near:g}, far {scene.far:g}{' (NDC)' if scene.cameras.ndc else ''}, "
         f"{'white' if scene.white_background else 'black'} background",
-        "views": f"{len(split.train)} to train on ({train}), {len(split.test)} to test on",
+        "views": f"{len(split.train)} to train on ({train}), {len(split.test)} to test on{unmeasured_note(scene)}",
         "networks": " + ".join(f"{size:,}" for size in sizes) + " parameters",
         "losses": " + ".join(["colour", *terms]),
         "run": f"{config.run.folder}, device {device} ({place}), "
@@ -242,7 +281,13 @@ def described(config: Config, scene: Scene, networks: CoarseFine, n_held_out: in
     if config.rendering.skip_empty:
         low, high = (" ".join(f"{x:.3g}" for x in corner) for corner in bounds_of(scene))
         lines["bounds"] = f"{low} to {high}; space outside is left empty (skip_empty)"
-    return [f"{name:<10}{text}" for name, text in [*lines.items(), *(("note", note) for note in scene.notes)]]
+    notes = list(scene.notes)
+    if known:
+        lines["depths"] = f"{len(known.depths):,} known, in {len(known.pixels.camera.unique())} of the training views"
+    elif config.losses.depth_prior_lambda:
+        notes.append(f"no known depths (depth_prior {config.data.depth_prior}) between near and far in the training "
+                     "views; trained without the depth prior")
+    return [f"{name:<10}{text}" for name, text in [*lines.items(), *(("note", note) for note in notes)]]
 
 
 def shown_sizes(scene: Scene) -> str:
@@ -251,11 +296,20 @@ def shown_sizes(scene: Scene) -> str:
     return " to ".join(f"{width} x {height}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
 
 
+def unmeasured_note(scene: Scene) -> str:
+    """That there are test views without photographs, and that there is nothing to measure."""
+    n, nothing = len(scene.split.unmeasured), "" if scene.split.test else "; there is nothing to measure"
+    return (f", {n} to render without measuring (no photograph)" if n else "") + nothing
+
+
 def unseen_note(config: Config, scene: Scene) -> str:
     """Whether poses of test views are regularised (never their pixels), and why."""
     if scene.made_poses is not None:
         return "made from those of the training cameras; no view has them"
-    if not set(scene.split.unseen) & set(scene.split.test):
+    test = {*scene.split.test, *scene.split.unmeasured}
+    if not test:
+        return "there are no test views"
+    if not set(scene.split.unseen) & test:
         return "the test views' are not among them"
     why = "" if config.data.unseen_poses == "all" else ", as else only the training poses would be left"
     return f"the test views' (poses, not pixels) are among them{why}"
@@ -318,6 +372,7 @@ def loaded_run(
     """The run with the networks of a checkpoint."""
     if found is None:
         raise InputError(f"{config.run.folder}: found no checkpoint to render, expected those of a trained run")
+    require_same_world(scene, found.path.parent)
     networks = create_networks(config, scene, device, create_generators(config.batch.seed, device).weights)
     averaged = config.optimiser.ema_decay > 0 and found.has_average
     found.load(checkpoint.network_parts(networks, checkpoint.AVERAGE_KEYS if averaged else checkpoint.NETWORK_KEYS))
@@ -357,9 +412,12 @@ def evaluate_run(run: OpenedRun, views: Sequence[int], kind: str) -> Record:
         renderer, run.scene, views, folder, step=run.step, kind=kind, options=options, factor=factor,
         interrupt=run.interrupt,
     )  # fmt: skip
-    if n_rendered:
+    if n_rendered and record.views:
         ranks.of_first(partial(append_result, Path(config.run.basedir) / "results.csv", config.run.expname, record))
     say(f"{len(views)} views in {folder}, {len(views) - n_rendered} of them from before")
+    if record.unmeasured:
+        names = " ".join([*record.unmeasured][:4]) + (" ..." if len(record.unmeasured) > 4 else "")
+        say(f"{len(record.unmeasured)} of them ({names}) are not measured, and not in the means")
     return record
 
 
@@ -383,13 +441,17 @@ def render_run_path(run: OpenedRun, kind: str) -> None:
         render_path(run.renderer, scene, cameras, folder, factor, run.interrupt, path.fps, prefix)
 
 
-def views_of(scene: Scene, kind: str) -> tuple[int, ...]:
-    """The views of a kind of evaluation."""
+def views_of(scene: Scene, kind: str, measured: bool = False) -> tuple[int, ...]:
+    """The views of a kind of evaluation; measured: only those with photographs. Raises InputError where there are
+    none."""
     split = scene.split
-    views = {"testset": split.test, "valset": split.val, "renderonly_test": split.test, "renderonly_train": split.train}
-    if not views[kind]:
-        raise InputError(f"--split {kind.removesuffix('set')}: scene {scene.name} has no such views, expected some")
-    return views[kind]
+    test = split.test if measured else split.test + split.unmeasured
+    views = {"testset": test, "valset": split.val, "renderonly_test": test, "renderonly_train": split.train}[kind]
+    if not views:
+        option = "render_test" if kind == "renderonly_test" else f"split {kind.removesuffix('set')}"
+        which = " with photographs" if measured else ""
+        raise InputError(f"--{option}: scene {scene.name} has no such views{which}, expected some")
+    return views
 
 
 def evaluate_checkpoint(config: Config, kinds: Sequence[str], ranks: Ranks | None = None) -> dict[str, Record]:

@@ -42,7 +42,8 @@ def run() -> int:
     datadir = {"datadir": given.datadir} if given.datadir else {}
     opened = open_run(given.logdir, **datadir)
     scene, networks, device = opened.scene, opened.renderer.networks, opened.renderer.networks.device
-    (height, width), view = scene.size(scene.split.test[0]), scene.cameras.at(scene.split.test[:1]).to(device)
+    first = (scene.split.test or scene.split.train)[0]
+    (height, width), view = scene.size(first), scene.cameras.at([first]).to(device)
     rows = torch.arange(min(given.every, height) // 2, height, given.every, device=device)
     all_rays = view.image_rays()
     rays = all_rays.at((rows[:, None] * width + torch.arange(width, device=device)).flatten())
@@ -63,7 +64,7 @@ def run() -> int:
             seconds[name].append(time.perf_counter() - start)
             images[name] = image.rgb.cpu().numpy()
     fraction = len(rays) / len(all_rays)
-    print(f"{given.logdir}, {scene.view_names[scene.split.test[0]]}, {width} x {height} from {fraction:.1%} of its "
+    print(f"{given.logdir}, {scene.view_names[first]}, {width} x {height} from {fraction:.1%} of its "
           f"rays; {torch.get_num_threads()} threads")
     print(f"{'':26}{'rays/s':>10}{'s/view':>10}{'ratio':>8}{'PSNR to dense':>15}{'grid, s':>9}")
     reference = statistics.median(seconds["dense (reference)"])

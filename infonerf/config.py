@@ -87,13 +87,15 @@ class DataConfig:
     """data"""
 
     datadir: str | None = option(None, "folder of the scene", path=True, identity=False)
-    dataset_type: str = option("llff", "kind of scene", choices=("llff", "blender", "dtu"))
+    dataset_type: str = option(
+        "auto", "kind of scene; auto: by what its folder holds", choices=("auto", "llff", "blender", "dtu", "capture")
+    )
     maskdir: str | None = option(
         None, "folder of object masks (dtu), for masked metrics", path=True, identity=False
     )
     train_scene: list[int] | None = option(None, "training views, by number", INTEGER, many=True, metavar="VIEW")
     test_scene: list[int] | None = option(
-        None, "test views (dtu, llff); -1 = all others", INTEGER, many=True, metavar="VIEW"
+        None, "test views (dtu, llff, capture); -1 = all others", INTEGER, many=True, metavar="VIEW"
     )
     fewshot: int = option(0, "number of training views to draw; 0 = all", COUNT)
     fewshot_seed: int = option(0, "seed of that draw", SEED)
@@ -101,8 +103,15 @@ class DataConfig:
         "random", "how these are chosen: at random, or evenly from the first to the last", choices=("random", "even"),
         ours=True,
     )
-    testskip: int = option(8, "keep every n-th val and test view (blender)", COUNT, needs="dataset_type blender")
+    testskip: int = option(
+        8, "blender: keep every n-th val and test view; capture: every n-th photograph is a test view, 0 = none",
+        COUNT, needs="dataset_type blender or capture",
+    )
     white_bkgd: bool = option(False, "composite images and renderings on white")
+    drop_alpha: bool = option(
+        False, "without white_bkgd: drop the alpha of RGBA images, as released, instead of compositing on black",
+        ours=True, needs="no white_bkgd",
+    )
     half_res: bool = option(False, "halve the images")
     image_scale: float = option(
         1.0, "the cameras' focal lengths and principal points are of images so many times as large", ABOVE_ZERO,
@@ -130,14 +139,30 @@ class DataConfig:
         choices=("shared", "per_view"), ours=True, needs="dataset_type dtu",
     )
     allow_outside: bool = option(
-        False, "blender: a file_path may lead out of the scene's folder (.. or an absolute path)",
-        ours=True, identity=False, needs="dataset_type blender",
+        False, "blender, capture: a file_path may lead out of the scene's folder (.. or an absolute path)",
+        ours=True, identity=False, needs="dataset_type blender or capture",
+    )
+    longest_side: int = option(
+        800, "capture: pixels of a photograph's longer side, to which larger ones are reduced; 0 = as they are", COUNT,
+        ours=True, needs="dataset_type capture",
+    )
+    normalize: bool = option(
+        True, "capture: move what the cameras look at to the world's origin, with z upwards, and scale it to the usual "
+        "size; False: the files' own world", ours=True, needs="dataset_type capture",
+    )
+    depth_prior: str = option(
+        "points", "known depths of a capture for the depth prior: of its sparse points, or of its depth images",
+        choices=("points", "files"), ours=True, needs="depth_prior_lambda",
     )
     unseen_poses: str = option(
         "no_test", "poses that may be regularised: all but the test views', or, as released, all; or poses made for "
         "it, between pairs of training cameras or spread around what they look at",
         choices=("no_test", "all", "interpolate", "spread"), ours=True, needs="a loss of unseen rays",
     )
+
+    def may_be(self, *kinds: str) -> bool:
+        """Whether the scene may be of one of these kinds, as far as the options say."""
+        return self.dataset_type in ("auto", *kinds)
 
 
 @dataclass(frozen=True)
@@ -306,6 +331,17 @@ class LossesConfig:
     depth_smooth_lambda: float = option(
         0.0, "weight of the differences of depth between unseen pixels, then drawn as 8 x 8 patches", AMOUNT, ours=True
     )
+    depth_prior_lambda: float = option(
+        0.0, "weight of how far rendering weights are from depths that the scene knows", AMOUNT, ours=True
+    )
+    depth_prior_sigma: float = option(
+        0.01, "standard deviation of known depths, as a fraction of far - near", FRACTION, ours=True,
+        needs="depth_prior_lambda",
+    )
+    depth_prior_end_iter: int = option(
+        0, "the weight falls to 0 at this step, linearly; 0 = never", COUNT, ours=True, needs="depth_prior_lambda"
+    )
+    N_depth: int = option(64, "rays of a step through known depths", POSITIVE, ours=True, needs="depth_prior_lambda")
 
     def __post_init__(self):
         if self.smoothing and self.smooth_sampling_method == "near_pixel" and not self.smooth_pixel_range:
@@ -512,10 +548,13 @@ NEEDS: dict[str, Callable[[Config], Any]] = {
     "i_val": lambda config: config.stopping.i_val,
     "occlusion_lambda": lambda config: config.losses.occlusion_lambda,
     "distortion_lambda": lambda config: config.losses.distortion_lambda,
+    "depth_prior_lambda": lambda config: config.losses.depth_prior_lambda,
     "a loss of unseen rays": lambda config: config.losses.n_unseen,
-    "dataset_type llff": lambda config: config.data.dataset_type == "llff",
-    "dataset_type dtu": lambda config: config.data.dataset_type == "dtu",
-    "dataset_type blender": lambda config: config.data.dataset_type == "blender",
+    "no white_bkgd": lambda config: not config.data.white_bkgd,
+    "dataset_type llff": lambda config: config.data.may_be("llff"),
+    "dataset_type dtu": lambda config: config.data.may_be("dtu"),
+    "dataset_type capture": lambda config: config.data.may_be("capture"),
+    "dataset_type blender or capture": lambda config: config.data.may_be("blender", "capture"),
     "render_only": lambda config: config.looking.render_only,
     "render_mypath": lambda config: config.looking.render_mypath,
     "render_only or eval_only": lambda config: config.looking.instead_of_training,

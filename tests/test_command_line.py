@@ -31,7 +31,7 @@ RELEASED = {
     "perturb": 1, "use_viewdirs": False, "i_embed": 0, "multires": 10, "multires_views": 4, "raw_noise_std": 0,
     "render_only": False, "eval_only": False, "render_test": False, "render_test_full": False, "ckpt_render_iter": None,
     "render_train": False, "render_mypath": False, "render_factor": 0, "render_pass": False, "precrop_iters": 0,
-    "precrop_frac": 0.5, "dataset_type": "llff", "testskip": 8, "fewshot": 0, "shape": "greek", "white_bkgd": False,
+    "precrop_frac": 0.5, "dataset_type": "auto", "testskip": 8, "fewshot": 0, "shape": "greek", "white_bkgd": False,
     "half_res": False, "factor": 8, "no_ndc": False, "lindisp": False, "spherify": False, "llffhold": 8,
     "i_print": 100, "i_img": 500, "i_weights": 10000, "i_testset": 50000, "i_video": 50000, "wandb": False,
     "i_wandb": 100, "wandb_group": None, "debug": False, "N_iters": 200000, "alpha_model_path": None,
@@ -40,14 +40,16 @@ RELEASED = {
 OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", "skip_empty": False,
         "cuda_graphs": True,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared",
-        "image_scale": 1.0, "fewshot_choice": "random", "allow_outside": False, "keep_checkpoints": 0, "near": None,
-        "far": None}
+        "drop_alpha": False, "image_scale": 1.0, "fewshot_choice": "random", "allow_outside": False,
+        "keep_checkpoints": 0, "near": None, "far": None}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
           "range_start": 0.5, "range_end_iter": 0,
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
           "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0,
-          "i_val": 0, "val_scene": None, "patience": 0}
+          "i_val": 0, "val_scene": None, "patience": 0, "depth_prior": "points", "depth_prior_lambda": 0.0,
+          "depth_prior_sigma": 0.01, "depth_prior_end_iter": 0, "N_depth": 64, "longest_side": 800, "normalize": True,
+          "drop_alpha": False}
 
 
 def defaults():
@@ -93,11 +95,11 @@ def test_shipped_configs_parse(path):
     config, notes = parse_options(["--config", str(path)])
     data, expname = config.data, config.run.expname
     sample = "sample" in (path.stem, path.parent.name)
-    kind = {"blender": "nerf_synthetic", "dtu": "DTU", "llff": "nerf_llff_data"}[data.dataset_type]
+    kind = {"blender": "nerf_synthetic", "dtu": "DTU", "llff": "nerf_llff_data", "auto": "data"}[data.dataset_type]
     assert Path(data.datadir).parent.name == ("data" if sample else kind)
-    assert sample or data.fewshot_choice == "even" or len(data.train_scene) == data.fewshot
+    assert sample or data.fewshot_choice == "even" or len(data.train_scene or []) == data.fewshot
     assert not any(note.startswith("WARNING") for note in notes)
-    assert path.relative_to(ROOT / "configs").parts[0] in expname.split("/")
+    assert path.relative_to(ROOT / "configs").with_suffix("").parts[0] in expname.split("/")
     assert path.stem in expname.split("/")
 
 
@@ -377,6 +379,8 @@ def test_the_reference_is_not_of_bfloat16():
     (["--entropy_ramp", "5"], "entropy_ramp without entropy"),
     (["--occlusion_samples", "5"], "occlusion_samples without occlusion_lambda"),
     (["--distortion_start_iter", "5"], "distortion_start_iter without distortion_lambda"),
+    (["--depth_prior_sigma", "0.1"], "depth_prior_sigma without depth_prior_lambda"),
+    (["--depth_prior", "files", "--depth_prior_lambda", "0.1"], None),
     (["--smoothing_floor", "0.01"], "smoothing_floor without smoothing with smoothing_activation norm"),
     (["--smoothing_floor", "0.01", "--smoothing", "--smoothing_activation", "softmax"],
      "smoothing_floor without smoothing with smoothing_activation norm"),
@@ -385,7 +389,10 @@ def test_the_reference_is_not_of_bfloat16():
     (["--unseen_poses", "spread", "--entropy", "--entropy_ramp", "5"], None),
     (["--factor", "4"], "factor without dataset_type llff"),
     (["--dtu_intrinsics", "per_view"], "dtu_intrinsics without dataset_type dtu"),
-    (["--dataset_type", "dtu", "--testskip", "4"], "testskip without dataset_type blender"),
+    (["--dataset_type", "dtu", "--testskip", "4"], "testskip without dataset_type blender or capture"),
+    (["--longest_side", "4"], "longest_side without dataset_type capture"),
+    (["--normalize", "False", "--dataset_type", "capture", "--testskip", "2"], None),
+    (["--normalize", "False", "--dataset_type", "auto", "--testskip", "2", "--factor", "4"], None),
 ], ids=str)  # fmt: skip
 def test_options_that_need_another(given, named):
     _, notes = parse_options([*MINIMAL, *given])

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import shutil
 import zipfile
 
@@ -586,14 +587,17 @@ def test_dtu_refuses_images(dtu, damage, message):
 @pytest.mark.parametrize("half_res", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(5, 4), (HEIGHT + 1, WIDTH + 1), (1, 1), (HEIGHT // 2, WIDTH // 2)])
 def test_dtu_refuses_images_and_masks_of_another_size(dtu, half_res, height, width):
-    def refuses(message):
-        with refused(message):
-            load(dtu, train_scene=[0], half_res=half_res, maskdir=str(dtu / "mask"))
-
+    """A training image's at once; a test view's is said at the start."""
     iio.imwrite(dtu / "mask/002.png", random_pixels(0, 1, height, width)[..., 0])
-    refuses(rf"mask/002\.png: the mask is {width} x {height}, expected {WIDTH} x {HEIGHT} as .*, or larger")
+    with refused(rf"mask/002\.png: the mask is {width} x {height}, expected {WIDTH} x {HEIGHT} as .*, or larger"):
+        load(dtu, train_scene=[0], half_res=half_res, maskdir=str(dtu / "mask"))
     iio.imwrite(dtu / "image/000003.png", random_pixels(0, 3, height, width))
-    refuses(rf"image/000003\.png: the image is {width} x {height}, expected {WIDTH} x {HEIGHT}")
+    message = rf"image/000003\.png: the image is {width} x {height}, expected {WIDTH} x {HEIGHT}"
+    scene = load(dtu, train_scene=[0], half_res=half_res)
+    assert any(re.search(message, note) for note in scene.notes)
+    for refuses in (lambda: scene.photographs.image(3), lambda: load(dtu, train_scene=[0, 3], half_res=half_res)):
+        with refused(message):
+            refuses()
 
 
 @pytest.mark.parametrize(

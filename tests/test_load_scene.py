@@ -9,20 +9,21 @@ from infonerf.command_line import parse_options
 from infonerf.config import DataConfig
 from run_nerf_helpers import LOADERS, create_networks, create_renderer, load_scene
 from support.draws import seeded
-from support.scenes import HEIGHT, WIDTH, refused, write_blender, write_dtu, write_llff
+from support.scenes import HEIGHT, WIDTH, memory_scene, refused, write_blender, write_dtu, write_llff
 
 CHANGED = {
     "half_res": True, "testskip": 3, "white_bkgd": True, "train_scene": [1], "test_scene": [3], "fewshot": 1,
     "fewshot_seed": 7, "unseen_poses": "all", "dtu_intrinsics": "per_view", "maskdir": "masks",
-    "allow_outside": True, "pixel_center": 0.5,
+    "allow_outside": True, "pixel_center": 0.5, "drop_alpha": True, "image_scale": 2.0,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["blender", "dtu"])
 def test_load_scene_hands_every_option_on(monkeypatch, kind):
     handed, data = [], DataConfig(datadir="folder", dataset_type=kind, **CHANGED)
-    monkeypatch.setitem(LOADERS, kind, lambda data: handed.append(data) or "scene")
-    assert load_scene(data) == "scene"
+    scene = memory_scene()
+    monkeypatch.setitem(LOADERS, kind, lambda data: handed.append(data) or scene)
+    assert load_scene(data).name == scene.name
     assert handed == [data]
 
 

@@ -9,6 +9,7 @@ from support.reference import (
     coarse_depths,
     colour_term,
     composite,
+    depth_prior,
     encode,
     entropy_term,
     entropy_weight,
@@ -113,6 +114,10 @@ def test_kl_example(activation, expected):
     rays = [[0.5, 0.5, 0, 0], [0.9, 0.1, 0, 0]]
     neighbours = [[0.25, 0.25, 0.25, 0.25], [0.8, 0.1, 0.1, 0]]
     assert printed(kl_term(rays, neighbours, activation), 6) == [expected]
+
+
+def test_depth_prior_example():
+    assert printed(depth_prior(f64([0.2, 0.3, 0.4, 0.1]), f64([2, 3, 3.5, 5]), 3.6, 0.1), 6) == [0.524318]
 
 
 # ---- the rest of each formula ---------------------------------------------------------------------------------------

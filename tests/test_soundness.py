@@ -14,11 +14,12 @@ from infonerf.rendering.sparse import SparseQuery
 from infonerf.scene.cameras import Rays
 from infonerf.training.sampler import RayBatch
 from infonerf.training.terms import StepView, loss_terms, total_loss
-from loss import carving, colour_losses, depth_smoothness, distortion, entropy, occlusion, smoothing
+from loss import carving, colour_losses, depth_prior, depth_smoothness, distortion, entropy, occlusion, smoothing
 from support.scenes import small_networks
 
 DENSITIES = (0.0, 1e-30, 1e-10, 1e-3, 1.0, 1e3, 1e8, -1e8)
-GROUPS = ("seen", "seen_near", "unseen", "unseen_near")
+GROUPS = ("seen", "seen_near", "unseen", "unseen_near", "known")
+KNOWN = torch.tensor([2.0, 4.0, 4.1, 6.0]), torch.tensor([1.0, 0.0, 1.5, 1.5])  # depths, weights
 
 
 def every_loss(activation, kind):
@@ -27,13 +28,13 @@ def every_loss(activation, kind):
         entropy=True, entropy_ray_zvals_lambda=1.0, entropy_acc_threshold=-1.0, entropy_type=kind,
         computing_entropy_all=True, smoothing=True, smoothing_lambda=1.0, smoothing_step_size=1,
         smoothing_activation=activation, carving_lambda=1.0, occlusion_lambda=1.0, occlusion_samples=1,
-        distortion_lambda=1.0,
+        distortion_lambda=1.0, depth_prior_lambda=1.0, depth_prior_sigma=1e-3,
     )  # fmt: skip
     return [
         *colour_losses(),
         *(entropy(replace(options, entropy_log_scaling=log, entropy_on=on))
           for log, on in itertools.product((False, kind == "log2"), ("alpha", "weights"))),
-        *(make(options) for make in (smoothing, carving, occlusion, distortion)),
+        *(make(options) for make in (smoothing, carving, occlusion, distortion, depth_prior)),
         depth_smoothness(replace(options, N_entropy=64, depth_smooth_lambda=1.0), size=2),
     ]  # fmt: skip
 
@@ -63,7 +64,7 @@ def test_losses_of_extreme_densities_are_finite(density, spacing, n_rays, n_samp
             both = composite(colour, raw, z, directions, white_background=True)
             renderings[group] = Rendering(both, both)
         target, alpha = torch.rand(n_rays, 3, generator=generator), torch.tensor([0.0, 0.0, 0.5, 1.0])
-        batch = RayBatch({}, target, 2.0, 6.0, alpha, 1 - target)
+        batch = RayBatch({}, target, 2.0, 6.0, alpha, 1 - target, *KNOWN)
         terms = loss_terms(StepView.of(renderings, batch), every_loss(activation, kind), 1)
         for name, (_, value) in terms.items():
             assert torch.isfinite(value), name
@@ -94,8 +95,9 @@ def test_gradients_of_weights_are_finite(query, near, far, fill, n_samples, n_im
     renderings = renderer.groups(dict.fromkeys(GROUPS, axis_rays(near, far)), torch.Generator().manual_seed(0))
     losses = every_loss("norm", "log2")
     if near == far:  # in which distances cannot be measured
-        losses = [loss for loss in losses if loss.name != "distortion"]
-    batch = RayBatch({}, torch.rand(4, 3), near, far, torch.tensor([0.0, 0.0, 0.5, 1.0]), torch.rand(4, 3))
+        losses = [loss for loss in losses if loss.name not in ("distortion", "depth_prior")]
+    batch = RayBatch({}, torch.rand(4, 3), near, far, torch.tensor([0.0, 0.0, 0.5, 1.0]), torch.rand(4, 3),
+                     *KNOWN)  # fmt: skip
     terms = loss_terms(StepView.of(renderings, batch), losses, 1)
     total_loss(terms).backward()
     for name, (_, value) in terms.items():

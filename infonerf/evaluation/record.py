@@ -24,8 +24,9 @@ class Record:
 
     kind: testset, valset, renderonly_test or renderonly_train. options: those that the pictures depend on.
     render_size: width and height of the views; of views that differ, the size of the first. weights: a checksum.
-    views: view name -> metric -> value, None where it has none. views_missing: how many an evaluation that was stopped
-    has left. seconds: that rendering and measuring took. device: on which they were done.
+    views: view name -> metric -> value, None where it has none. unmeasured: view name -> why it has none, of views that
+    were rendered only. views_missing: how many an evaluation that was stopped has left. seconds: that rendering and
+    measuring took. device: on which they were done.
     """
 
     step: int
@@ -40,6 +41,7 @@ class Record:
     seconds: float = 0.0
     device: str = ""
     views: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    unmeasured: dict[str, str] = field(default_factory=dict)
     lpips_missing: str | None = None
     views_missing: int = 0
 
@@ -47,6 +49,11 @@ class Record:
     def mean(self) -> dict[str, float | None]:
         """The means over the views measured so far."""
         return means(self.views)
+
+    @property
+    def all_views(self) -> list[str]:
+        """The views rendered so far, measured or not."""
+        return [*self.views, *self.unmeasured]
 
     def is_of_the_same(self, other: "Record") -> bool:
         """Whether both are of the same pictures. An option that only this one knows, of another version, does not
@@ -56,14 +63,15 @@ class Record:
         return alike and all(self.options.get(name) == value for name, value in other.options.items())
 
     def shown_views(self) -> str:
-        """How many views are measured, and of how many where an evaluation was stopped: "12 of 25"."""
-        measured = len(self.views)
-        return f"{measured} of {measured + self.views_missing}" if self.views_missing else str(measured)
+        """How many views are measured, and of how many where these are not all: "12 of 25"."""
+        measured, others = len(self.views), self.views_missing + len(self.unmeasured)
+        return f"{measured} of {measured + others}" if others else str(measured)
 
     def write(self, path: Path) -> None:
         content = asdict(self) | {"render_size": list(self.render_size), "mean": self.mean}
-        if not self.true_depth:
-            del content["true_depth"]
+        for name in ("true_depth", "unmeasured"):
+            if not content[name]:
+                del content[name]
         with atomic_file(path) as file:
             file.write(json.dumps(content, indent=1).encode())
 
@@ -93,6 +101,7 @@ class Record:
             "options": dict(given["options"]),
             "render_size": (int(width), int(height)),
             "views": views,
+            "unmeasured": {str(name): str(why) for name, why in dict(given.get("unmeasured", {})).items()},
             "version": str(given.get("version", "")),
             "lpips_missing": None if missing is None else str(missing),
             "views_missing": int(given.get("views_missing", 0)),

@@ -27,13 +27,15 @@ from infonerf.system.logs import progress_bar, say
 from infonerf.system.ranks import Ranks
 
 Looked = TypeVar("Looked")
+Metrics = dict[str, float | None]
 
 
 def evaluate_views(
     renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path, *, step: int, kind: str, options: dict,
     factor: int = 1, interrupt: Interrupt | None = None,
 ) -> tuple[Record, int]:
-    """Render views at 1/factor of their size, measure them, and write images and metrics.json to `folder`.
+    """Render views at 1/factor of their size, measure them, and write images and metrics.json to `folder`. A view whose
+    files cannot be read is rendered, and named in the record, as are those without photographs.
 
     Where a record of the same pictures is there, its views are not rendered again, so that an evaluation that was
     stopped goes on; a record of other pictures (of another testskip, say) is kept as metrics_1.json. Of several ranks
@@ -58,7 +60,9 @@ def evaluate_views(
     path = folder / "metrics.json"
     record = ranks.of_first(lambda: begun_record(folder, wanted))
     lpips, record.lpips_missing = load_lpips(device)
-    todo = [i for i, view in enumerate(views) if scene.view_names[view] not in record.views]
+    for name in {*record.unmeasured} - {scene.view_names[view] for view in scene.split.unmeasured}:
+        del record.unmeasured[name]  # its file may have been mended
+    todo = [i for i, view in enumerate(views) if scene.view_names[view] not in record.all_views]
     record.views_missing = len(todo)
     if not todo:  # one that was damaged, or of views that are no longer asked for
         ranks.of_first(lambda: record.write(path))
@@ -66,24 +70,35 @@ def evaluate_views(
     with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
         start, seconds = time.perf_counter(), record.seconds
 
-        def look(view: int, image: Image) -> dict[str, float | None]:
+        def look(view: int, image: Image) -> Metrics | str:
             name = scene.view_names[view]
             write_images(folder, image_stem(name), image, scene.near, scene.far)
-            record.views[name] = measure_view(image, scene, view, factor, lpips)
+            found = measured_or_why_not(image, scene, view, factor, lpips)
+            note_view(record, name, found)
             record.seconds = seconds + time.perf_counter() - start
             record.views_missing -= 1
             record.write(path)
-            return record.views[name]
+            return found
 
         rendered = zip([views[i] for i in todo], images(renderer, cameras.at(todo), interrupt, bar.update), strict=True)
-        for view, metrics in looked_at(rendered, look, ranks, beside=device.type == "cuda"):
+        for view, found in looked_at(rendered, look, ranks, beside=device.type == "cuda"):
             name = scene.view_names[view]
-            record.views[name] = metrics  # of another rank
-            shown = (f"{metric} {METRICS[metric].shown(value)}" for metric, value in metrics.items()
-                     if metric in METRICS)  # fmt: skip
-            say(f"{name}: " + "  ".join(shown))
+            note_view(record, name, found)  # of another rank
+            say(f"{name}: " + (f"not measured: {found}" if isinstance(found, str) else shown(found)))
     record.views_missing = 0
     return record, len(todo)
+
+
+def note_view(record: Record, name: str, found: Metrics | str) -> None:
+    if isinstance(found, str):
+        record.unmeasured[name] = found
+    else:
+        record.unmeasured.pop(name, None)
+        record.views[name] = found
+
+
+def shown(metrics: Metrics) -> str:
+    return "  ".join(f"{name} {METRICS[name].shown(value)}" for name, value in metrics.items() if name in METRICS)
 
 
 def looked_at(
@@ -110,9 +125,18 @@ def image_stem(view_name: str) -> str:
     return view_name.replace("/", "_")
 
 
-def measure_view(
+def measured_or_why_not(
     rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None
-) -> dict[str, float | None]:
+) -> Metrics | str:
+    if view in scene.split.unmeasured:
+        return "it has no photograph"
+    try:
+        return measure_view(rendered, scene, view, factor, lpips)
+    except InputError as error:
+        return str(error)
+
+
+def measure_view(rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None) -> Metrics:
     """Metrics of a rendering against the photograph, its mask and its true depth, where it has such, reduced likewise.
 
     None for what cannot be computed."""
@@ -168,7 +192,7 @@ def earlier_record(folder: Path, wanted: Record) -> Record | None:
         record = Record.read(folder / "metrics.json")
     except InputError:
         return None
-    complete = all(os.path.isfile(folder / f"{image_stem(name)}.png") for name in record.views)
+    complete = all(os.path.isfile(folder / f"{image_stem(name)}.png") for name in record.all_views)
     if not complete or not record.is_of_the_same(wanted):
         return None
     return replace(record, options=wanted.options, device=wanted.device)

@@ -86,6 +86,11 @@ class CoarseFine:
         return (field for field in (self.coarse, self.fine) if field is not None)
 
     @property
+    def last(self) -> Field:
+        """The field of the last pass, whose densities pictures show."""
+        return self.coarse if self.fine is None else self.fine
+
+    @property
     def device(self) -> torch.device:
         return next(self.coarse.parameters()).device
 

@@ -19,8 +19,9 @@ FPS, GIF_FPS, GIF_SIZE, THUMBNAIL = 30, 15, 200, 100
 
 
 def thumbnails(renderer: Renderer, scene: Scene) -> dict[str, np.ndarray]:
-    """The first validation (or test) view in at most THUMBNAIL pixels across, h w 3 uint8: rgb, depth and acc."""
-    view = (scene.split.val or scene.split.test)[0]
+    """The first validation (or test, or training) view in at most THUMBNAIL pixels across, h w 3 uint8: rgb, depth and
+    acc."""
+    view = (scene.split.val or scene.split.test or scene.split.train)[0]
     factor = -(-max(scene.size(view)) // THUMBNAIL)
     image = renderer.image(scene.cameras.at([view]).to(renderer.networks.device).scaled(factor))
     acc = eight_bit(image.acc)[..., None].repeat(3, axis=-1)

@@ -150,6 +150,10 @@ def evaluation_notes(logdir: Path, record: Record | None) -> list[tuple[str, str
     if record.views_missing:
         again = evaluation_command(str(logdir), int(record.options.get("render_factor") or 0))
         notes.append((f"{record.shown_views()} test views are measured; to go on", again))
+    if record.unmeasured:
+        named = "; ".join(f"{name}: {why}" for name, why in [*record.unmeasured.items()][:3])
+        more = ", ..." if len(record.unmeasured) > 3 else ""
+        notes.append((f"{len(record.unmeasured)} views are rendered, not measured ({named}{more})", None))
     if record.lpips_missing and record.mean.get("lpips") is None:
         notes.append((f"no LPIPS: {record.lpips_missing}", None))
     return notes
@@ -254,7 +258,7 @@ def read_view(row: RunRow, name: str, rgb: np.ndarray | None, truth: np.ndarray 
     if rgb is not None and truth is not None:
         error = encoded(error_colours(error_map(rgb, truth)), exact=True)
     return RunView(
-        metrics=row.record.views[name],
+        metrics=row.record.views.get(name, {}),
         rgb=None if rgb is None else encoded(as_uint8(rgb)),
         depth=None if depth is None else encoded(as_uint8(depth), exact=True),
         error=error,
@@ -282,12 +286,12 @@ def chosen(names: Sequence[str], most: int) -> list[str]:
 def read_views(rows: Sequence[RunRow], truths: dict[str, GroundTruth], most: int) -> tuple[list[View], int]:
     """The views to show of a scene's runs, and how many views there are."""
     evaluated = [row for row in rows if row.record]
-    names = list(dict.fromkeys(name for row in evaluated for name in row.record.views))
+    names = list(dict.fromkeys(name for row in evaluated for name in row.record.all_views))
     views = []
     for name in chosen(names, most):
         found, pictures = {}, {}
         for row in evaluated:
-            if name in row.record.views:
+            if name in row.record.all_views:
                 rgb = read_image(row.pictures / f"{image_stem(name)}.png")
                 size = row.record.render_size if rgb is None else (rgb.shape[1], rgb.shape[0])
                 pictures = pictures or truth_pictures(truths[row.label], name, size)
@@ -302,7 +306,7 @@ def read_views(rows: Sequence[RunRow], truths: dict[str, GroundTruth], most: int
 def scene_key(row: RunRow, data: DataConfig) -> tuple:
     """Runs of equal key are compared: they have the same ground truth."""
     scene = row.record.scene if row.record else Path(data.datadir).resolve().name
-    return scene, data.dataset_type, data.white_bkgd
+    return scene, data.dataset_type, data.white_bkgd, data.drop_alpha
 
 
 def read_scene(key: tuple, rows: list[RunRow], sources: dict[str, Source], most: int) -> SceneRuns:
@@ -334,7 +338,7 @@ def read_scene(key: tuple, rows: list[RunRow], sources: dict[str, Source], most:
 
 def facts(key: tuple, records: Sequence[Record], n_views: int) -> str:
     """What a scene's runs have in common, in words."""
-    _, kind, white = key
+    _, kind, white, _ = key
     words = [f"Blender, {'white' if white else 'black'} background" if kind == "blender" else kind.upper()]
     sizes = sorted({record.render_size for record in records})
     if sizes:

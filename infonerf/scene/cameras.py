@@ -80,6 +80,12 @@ class NDC(NamedTuple):
         x, y, z = points.unbind(-1)
         return torch.stack([-self.x_scale * x / z, -self.y_scale * y / z, 1 + 2 / z], dim=-1)
 
+    def unproject(self, points: Tensor) -> Tensor:
+        """Points of NDC, ... 3, before infinity -> of the world."""
+        x, y, z = points.unbind(-1)
+        z = 2 / (z - 1)
+        return torch.stack([-x * z / self.x_scale, -y * z / self.y_scale, z], dim=-1)
+
     def rays(self, rays: Rays) -> Rays:
         """Rays of the world -> of NDC, where depth 0 is at the near plane, or at an origin that lies beyond it, and
         depth 1 at infinity. What does not look ahead is bent until it does (STEEPEST), as it has no place in NDC."""

@@ -16,19 +16,26 @@ MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: de
 
 class ImageFiles:
     """The image files of a scene, one path a view, read when asked for; all are of the size of the one at `first`, or
-    an InputError is raised.
+    an InputError is raised: for those numbered `views` at once, by their headers. Of `others`, to be measured, what
+    cannot be read or is of another size is a note.
 
-    `full_size`: height and width of the files. `half`: give them at half the size. `white`: what lies behind
-    transparent pixels, where the released code drops their alpha.
+    `full_size`: height and width of the files. `half`: give them at half the size. `white`, `drop_alpha`: what becomes
+    of transparent pixels (`composited`).
     """
 
-    def __init__(self, paths: Sequence[Path], first: int, *, half: bool, white: bool):
-        self.paths, self.half, self.white = paths, half, white
+    def __init__(
+        self, paths: Sequence[Path], first: int, *, views: Sequence[int] = (), others: Sequence[int] = (), half: bool,
+        white: bool, drop_alpha: bool = False,
+    ):  # fmt: skip
+        self.paths, self.half, self.white, self.drop_alpha = paths, half, white, drop_alpha
         pixels = read_pixels(paths[first])
         self.full_size = pixels.shape[:2]
         self.has_alpha = pixels.shape[-1] == 4
         opaque = f"{paths[first]}: RGB without alpha; such images are taken as opaque"
         self.notes = (opaque,) if white and not self.has_alpha else ()
+        for view in views:
+            check_size(paths[view], image_size(paths[view]), self.full_size)
+        self.notes += unusable_note([paths[view] for view in others], self.full_size)
         self.pixels = lru_cache(maxsize=1)(self.read)  # a view's colour and alpha are asked for one after the other
 
     def read(self, view: int) -> np.ndarray:
@@ -37,7 +44,7 @@ class ImageFiles:
 
     def image(self, view: int) -> np.ndarray:
         """Colour, h w 3 float32 in 0..1."""
-        return composited(self.pixels(view), self.white)
+        return composited(self.pixels(view), self.white, self.drop_alpha)
 
     def alpha(self, view: int) -> np.ndarray:
         """Opacity, h w float32 in 0..1."""
@@ -49,12 +56,24 @@ class ImageFiles:
         return pixels[..., 3]
 
 
-def composited(pixels: np.ndarray, white: bool) -> np.ndarray:
-    """h w 3|4 -> h w 3: over white, or, as released, the alpha simply dropped. RGB is opaque."""
-    if white and pixels.shape[-1] == 4:
-        rgb, alpha = pixels[..., :3], pixels[..., 3:]
-        return rgb * alpha + (1 - alpha)
-    return pixels[..., :3]
+def composited(pixels: np.ndarray, white: bool, drop_alpha: bool = False) -> np.ndarray:
+    """h w 3|4 -> h w 3: over white, else over black, or, as released, with the alpha simply dropped. RGB is opaque."""
+    rgb, alpha = pixels[..., :3], pixels[..., 3:]
+    if not alpha.size or (drop_alpha and not white):
+        return rgb
+    return rgb * alpha + (1 - alpha) if white else rgb * alpha
+
+
+def unusable_note(paths: Sequence[Path], size: tuple[int, int]) -> tuple[str, ...]:
+    """A note on those of the files whose headers cannot be read, or are of another height and width."""
+    faults = []
+    for path in paths:
+        try:
+            check_size(path, image_size(path), size)
+        except InputError as error:
+            faults.append(str(error))
+    more = f" (and {len(faults) - 1} others)" if len(faults) > 1 else ""
+    return (f"WARNING: {faults[0]}{more}; such views are not measured",) if faults else ()
 
 
 def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from infonerf.scene.cameras import Cameras, Pixels
-from infonerf.scene.checks import check_view_names, intrinsics_fault, matrix_fault
+from infonerf.scene.checks import check_view_names, intrinsics_fault, matrix_fault, rotation_fault
 from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.made_poses import KINDS, make_poses
 from infonerf.system.errors import InputError
@@ -34,12 +34,13 @@ class Photographs:
 @dataclass(frozen=True)
 class Split:
     """Numbers of views. train: those whose pixels are trained on. unseen: those whose poses, never pixels, may be
-    regularised."""
+    regularised. unmeasured: test views without photographs, which are rendered with the others, but not measured."""
 
     train: tuple[int, ...]
     val: tuple[int, ...]
     test: tuple[int, ...]
     unseen: tuple[int, ...]
+    unmeasured: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,17 @@ class Scene:
         if cameras.poses.shape != (n, 3, 4) or cameras.intrinsics.shape != (n, 4) or len(cameras.sizes) != n:
             shapes = f"poses {tuple(cameras.poses.shape)}, intrinsics {tuple(cameras.intrinsics.shape)}"
             raise ValueError(f"{n} views, but {shapes} and {len(cameras.sizes)} sizes")
-        if not self.split.train or not self.split.test:
-            found = f"{len(self.split.train)} training and {len(self.split.test)} test views"
-            raise InputError(f"scene {self.name}: found {found}, expected some of each")
+        if not self.split.train:
+            raise InputError(f"scene {self.name}: found no training views, expected some")
         check_view_names(self.name, self.view_names)
         for name, pose, fxfycxcy in zip(self.view_names, self.poses, cameras.intrinsics.numpy(), strict=True):
             if fault := matrix_fault(pose):
                 raise InputError(f"scene {self.name}: the pose of view {name} is {fault}, expected a camera's")
             if fault := intrinsics_fault(fxfycxcy):
                 raise InputError(f"scene {self.name}: the intrinsics of view {name} are {fault}")
+        if fault := rotation_fault(self.poses):
+            raise InputError(f"scene {self.name}: the pose of view {self.view_names[fault[0]]} is {fault[1]}, expected "
+                             "a camera's")
         if not 0 <= self.near < self.far:
             raise InputError(f"scene {self.name}: near {self.near}, far {self.far}: expected 0 <= near < far")
         if cameras.ndc and self.far > 1:

@@ -270,7 +270,8 @@ def tensors_of(batch: RayBatch, draws: Sequence[Draws]) -> Iterator[Tensor]:
     """All that a step is made of but its scalars."""
     for rays in batch.groups.values():
         yield from (rays.origins, rays.directions, *(() if rays.in_world is None else (rays.in_world,)))
-    for tensor in (batch.target, batch.alpha, batch.background, *(tensor for part in draws for tensor in part)):
+    drawn = (batch.target, batch.alpha, batch.background, batch.known_depths, batch.known_weights)
+    for tensor in (*drawn, *(tensor for part in draws for tensor in part)):
         if tensor is not None:
             yield tensor
 
@@ -287,6 +288,6 @@ def with_tensors(
     groups = {
         group: Rays(next(places), next(places), near, far, other(rays.in_world)) for group, rays in batch.groups.items()
     }
-    target, alpha, background = other(batch.target), other(batch.alpha), other(batch.background)
-    batch = batch._replace(groups=groups, target=target, alpha=alpha, background=background)
+    names = ("target", "alpha", "background", "known_depths", "known_weights")
+    batch = batch._replace(groups=groups, **{name: other(getattr(batch, name)) for name in names})
     return batch, [Draws(*map(other, part)) for part in draws]

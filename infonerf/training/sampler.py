@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from infonerf.rendering.groups import NEIGHBOURS, PATCH, SEEN, UNSEEN
+from infonerf.rendering.groups import KNOWN, NEIGHBOURS, PATCH, SEEN, UNSEEN
 from infonerf.scene.cameras import Cameras, Pixels, Rays
 from infonerf.system.devices import to_device
 from infonerf.training.generators import distinct_integers, random_integer
@@ -22,7 +22,8 @@ class RayBatch(NamedTuple):
     """What one step renders: rays by the name of their group, and the seen rays' colours (r 3).
 
     near, far: z-depths, the scene's. Where they are asked for, the alpha of the seen rays' pixels (r) and a background
-    colour for each (r 3).
+    colour for each (r 3). Of the known rays (`known`, r) the depths, as multiples of the directions, and how much each
+    counts: 0 where the depth lies outside the rays' range.
     """
 
     groups: dict[str, Rays]
@@ -31,6 +32,8 @@ class RayBatch(NamedTuple):
     far: float
     alpha: Tensor | None = None
     background: Tensor | None = None
+    known_depths: Tensor | None = None
+    known_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -136,11 +139,21 @@ class TrainingColours(NamedTuple):
     alpha: Tensor | None = None
 
 
+class KnownPixels(NamedTuple):
+    """Places in the seen cameras' images whose depth is known, n, on the CPU. depths: as multiples of their rays'
+    directions. weights: how far to trust them."""
+
+    pixels: Pixels
+    depths: Tensor
+    weights: Tensor
+
+
 class RaySampler:
     """Draws the rays of a step, group by group; only the pixels drawn get rays.
 
     pools: the group `seen` or `unseen` -> its Cameras, which may differ in size, and its number of rays.
     colours: of the seen cameras' images. random_background: also draw a colour for each seen ray.
+    known: places of known depth, and the number of rays that are drawn through these, each any of them; or None.
     patches: draw the unseen pixels as square patches, row by row, anywhere in the crop or image, of one random view, or
     with batching of one view each.
     neighbourhood: None where no step asks for neighbours. annealing: of the range of depths; None for the whole in
@@ -151,8 +164,10 @@ class RaySampler:
 
     def __init__(self, pools: dict[str, tuple[Cameras, int]], colours: TrainingColours, *, batching: bool,
                  neighbourhood: Neighbourhood | None = None, crop_fraction: float = 1.0, crop_until: int = 0,
-                 random_background: bool = False, patches: bool = False, annealing: RangeAnnealing | None = None):
+                 random_background: bool = False, patches: bool = False, annealing: RangeAnnealing | None = None,
+                 known: tuple[KnownPixels, int] | None = None):
         self.pools, self.colours, self.neighbourhood, self.annealing = pools, colours, neighbourhood, annealing
+        self.known = known
         self.random_background, self.patches = random_background, patches
         self.crop_fraction, self.crop_until, self.device = crop_fraction, crop_until, colours.rgb.device
         self.layouts = {group: PixelLayout(cameras.sizes) for group, (cameras, _) in pools.items()}
@@ -170,9 +185,7 @@ class RaySampler:
         numbers = [part for pixels in on_cpu.values() for part in pixels]
         index, *numbers = to_device([self.layouts[SEEN].index(on_cpu[SEEN]), *numbers], self.device)
         for group, *pixels in zip(on_cpu, *[iter(numbers)] * 3, strict=True):
-            cameras, _ = self.pools[group]
-            if self.annealing:
-                cameras = cameras.narrowed(self.annealing.fraction(step))
+            cameras = self.cameras(group, step)
             drawn[group] = Drawn(cameras.world_rays(Pixels(*pixels)), Pixels(*pixels), cameras)
         rays = {group: part.cameras.in_ndc(part.rays) for group, part in drawn.items()}
         paired = [group for group in drawn if NEIGHBOURS[group] in groups]
@@ -184,8 +197,27 @@ class RaySampler:
         background = None
         if self.random_background:
             [background] = to_device([torch.rand(target.shape, generator=generator)], self.device)
+        depths = weights = None
+        if self.known and KNOWN in groups:
+            rays[KNOWN], depths, weights = self.draw_known(step, generator)
         cameras, _ = self.pools[SEEN]
-        return RayBatch(rays, target, cameras.near, cameras.far, alpha, background)
+        return RayBatch(rays, target, cameras.near, cameras.far, alpha, background, depths, weights)
+
+    def cameras(self, group: str, step: int) -> Cameras:
+        """Those of a group, with the range of depths that rays have in a step."""
+        cameras, _ = self.pools[group]
+        return cameras.narrowed(self.annealing.fraction(step)) if self.annealing else cameras
+
+    def draw_known(self, step: int, generator: torch.Generator) -> tuple[Rays, Tensor, Tensor]:
+        """Rays through places of known depth, their depths and weights."""
+        (pixels, depths, weights), n = self.known
+        cameras = self.cameras(SEEN, step)
+        index = torch.randint(len(depths), (n,), generator=generator)
+        drawn = [part[index].to(cameras.poses.dtype) for part in (pixels.rows, pixels.cols, depths, weights)]
+        [camera] = to_device([pixels.camera[index]], self.device)
+        rows, cols, depths, weights = to_device(drawn, self.device)
+        inside = (depths >= cameras.near) & (depths <= cameras.far)
+        return cameras.rays(Pixels(camera, rows, cols)), depths, torch.where(inside, weights, 0)
 
     def draw_pixels(self, group: str, sizes: Sequence[tuple[int, int]], n: int, step: int,
                     generator: torch.Generator) -> Pixels:

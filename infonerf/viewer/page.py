@@ -120,7 +120,8 @@ class Page:
         first = scene.split.train[0]
         fov = float(np.degrees(vertical_fov(scene, first)))
         self.fov = gui.add_slider("field of view", 5.0, 120.0, 0.5, round(min(max(fov, 5.0), 120.0) * 2) / 2)
-        names = [scene.view_names[view] for view in dict.fromkeys((*scene.split.train, *scene.split.test))]
+        views = dict.fromkeys((*scene.split.train, *scene.split.test, *scene.split.unmeasured))
+        names = [scene.view_names[view] for view in views]
         self.go = gui.add_dropdown("stand in", ["-", *names], initial_value="-")
         self.height = gui.add_slider("height, pixels", LEAST_HEIGHT, MOST_HEIGHT, 8, HEIGHT)
         self.add_cuts()
@@ -218,7 +219,7 @@ class Page:
         """Kind -> view -> frustum; -1, -2 ... for poses of no view."""
         split, scene, found = self.scene.split, self.scene, {}
         taken: set[int] = set()
-        for kind, views in ((TRAIN, split.train), (TEST, split.test), (UNSEEN, split.unseen)):
+        for kind, views in ((TRAIN, split.train), (TEST, split.test + split.unmeasured), (UNSEEN, split.unseen)):
             chosen = evenly([view for view in views if view not in taken])
             taken |= set(views)
             found[kind] = {view: self.add_frustum(kind, view, scene.poses[view]) for view in chosen}
@@ -243,7 +244,7 @@ class Page:
         """A job: photographs on the frusta, one at a time."""
         for kind in COLOURS:
             for view, handle in self.frusta[kind].items():
-                if view < 0:
+                if view < 0 or view in self.scene.split.unmeasured:  # no photograph
                     continue
                 try:
                     image = self.scene.photographs.image(view)
@@ -402,6 +403,8 @@ class Page:
         return looks.coloured(look, picture, scene.near, scene.far, n_samples, truth)
 
     def photograph(self, view: int) -> np.ndarray | None:
+        if view in self.scene.split.unmeasured:
+            return None
         if view not in self.photographs:
             try:
                 image = self.scene.photographs.image(view)

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -22,9 +23,11 @@ from infonerf.report.read import Source, read_curves, read_run, read_scene, scen
 from infonerf.scene.photographs import read_pixels
 from infonerf.training import checkpoint
 from infonerf.version import VERSION
-from load_blender import load_blender
+from load_capture import load_capture
 from load_dtu import load_dtu
 from load_llff import load_llff
+from run_nerf_helpers import load_scene
+from support.captures import change, sparse_points, write_colmap, write_ply, write_transforms
 from support.scenes import random_pixels, small_networks, write_blender, write_dtu, write_llff
 
 
@@ -59,8 +62,12 @@ def transforms(folder: Path) -> Loader:
     scene = write_blender(folder / "blender", counts=(2, 1, 1))
     path = scene / "transforms_train.json"
     content = json.loads(path.read_text())
-    seeds = [path.read_bytes(), json.dumps(content | {"depth_scale": 0.001}, indent=1).encode()]
-    return Loader(path, seeds, lambda: check_scene(load_blender(DataConfig(datadir=str(scene)))))
+    pixels = {"fl_x": 30.0, "fl_y": 24, "cx": 13, "cy": 7, "w": 20, "h": 16, "camera_angle_y": 0.6, "k1": 0,
+              "camera_model": "OPENCV"}  # fmt: skip
+    seeds = [path.read_bytes(), json.dumps(content | {"depth_scale": 0.001}, indent=1).encode(),
+             json.dumps({"frames": content["frames"]} | pixels).encode()]  # fmt: skip
+    data = DataConfig(datadir=str(scene), dataset_type="blender")
+    return Loader(path, seeds, lambda: check_scene(load_scene(data)))
 
 
 def cameras(folder: Path) -> Loader:
@@ -96,6 +103,35 @@ def masks(folder: Path) -> Loader:
         assert mask.shape == grey.shape and mask.dtype == bool and mask.any() and not mask.all()
 
     return Loader(path, seeds, read)
+
+
+def capture(folder: Path) -> Loader:
+    scene = write_transforms(folder / "capture", 2, "OPENCV")
+    path = scene / "transforms.json"
+    seeds = [path.read_bytes()]
+    change(scene, lambda c: c.update(train_filenames=["images/000.png"], test_filenames=["images/001.png"], w=40, h=32))
+    seeds.append(path.read_bytes())
+    data = DataConfig(datadir=str(scene), allow_outside=False)
+    return Loader(path, seeds, lambda: check_scene(load_capture(data)))
+
+
+def points(folder: Path) -> Loader:
+    scene = write_transforms(folder / "points", 2, ply_file_path="p.ply")
+    path, seeds = scene / "p.ply", []
+    for kind in ("ascii", "binary_little_endian"):
+        write_ply(path, sparse_points(20), kind)
+        seeds.append(path.read_bytes())
+    return Loader(path, seeds, lambda: check_scene(load_capture(DataConfig(datadir=str(scene)))))
+
+
+def model(folder: Path, name: str) -> Loader:
+    """A file of a COLMAP model."""
+    scene = write_colmap(folder / name, name.rpartition(".")[2], "OPENCV", 2)
+    path = scene / "sparse/0" / name
+    return Loader(path, [path.read_bytes()], lambda: check_scene(load_capture(DataConfig(datadir=str(scene)))))
+
+
+MODEL_FILES = [f"{part}.{ending}" for part in ("cameras", "images", "points3D") for ending in ("bin", "txt")]
 
 
 CONFIG = b"""# a run
@@ -183,7 +219,7 @@ def records(folder: Path) -> Loader:
         iio.imwrite(path.with_name(f"test_r_{i}.png"), random_pixels(i, 3))
     scene = write_blender(folder / "photographs", counts=(1, 1, 1))
     config, _ = parse_options(["--expname", "run", "--datadir", str(scene), "--dataset_type", "blender"])
-    source = Source(logdir, config, [], lambda: load_blender(config.data))
+    source = Source(logdir, config, [], lambda: load_scene(config.data))
     job, wanted = SimpleNamespace(folder=logdir, step=2), Record.of_content(RECORD)
 
     def read():
@@ -225,5 +261,6 @@ LOADERS = {
     "transforms.json": transforms, "cameras.npz": cameras, "mask": masks, "poses_bounds.npy": poses_bounds,
     "png": lambda folder: images(folder, ".png"),
     "jpeg": lambda folder: images(folder, ".jpg"), "config": configs, "duplicate_config": sources,
+    "capture": capture, "points.ply": points, **{name: partial(model, name=name) for name in MODEL_FILES},
     "checkpoint": checkpoints, "metrics.json": records, "args.txt": runs, "events": events,
 }  # fmt: skip

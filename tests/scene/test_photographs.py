@@ -164,8 +164,11 @@ def test_on_background():
     rgb = pixels[..., :3]
     white = [[[0.8, 0.85, 0.9], [0.2, 0.4, 0.6], [1, 1, 1]]]  # 0.2 * 0.25 + 0.75, ...
     np.testing.assert_allclose(composited(pixels, white=True), white, atol=1e-6)
-    np.testing.assert_array_equal(composited(pixels, white=False), rgb)
-    np.testing.assert_array_equal(composited(rgb, white=True), rgb)
+    black = [[[0.05, 0.1, 0.15], [0.2, 0.4, 0.6], [0, 0, 0]]]
+    np.testing.assert_allclose(composited(pixels, white=False), black, atol=1e-6)
+    np.testing.assert_array_equal(composited(pixels, white=False, drop_alpha=True), rgb)
+    for white, drop_alpha in ((True, False), (False, False), (False, True)):
+        np.testing.assert_array_equal(composited(rgb, white, drop_alpha), rgb)
 
 
 def shares(n: int) -> np.ndarray:

@@ -87,6 +87,7 @@ def pretending() -> Iterator[list[str]]:
         for owner, name in (
             (torch.Tensor, "numpy"), (Cameras, "of_arrays"), (Cameras, "at"), (Scene, "unseen_cameras"),
             (run_nerf_helpers, "bounds_of"), (run_nerf_helpers, "carved_cells"),
+            (run_nerf_helpers, "known_pixels"),
         ):  # fmt: skip
             monkeypatch.setattr(owner, name, with_values(getattr(owner, name)))
         monkeypatch.setattr(torch, "_fused_adam_", added)

@@ -12,7 +12,7 @@ from infonerf.training.sampler import TrainingColours
 from run_nerf import create_fixed_stepper, create_trainer
 from support import graphs
 from support.devices import TINY
-from support.scenes import HEIGHT, WIDTH, forward_scene, memory_scene, with_photographs
+from support.scenes import HEIGHT, WIDTH, forward_scene, known_at_random, memory_scene, with_photographs
 
 CPU = torch.device("cpu")
 DEFAULT = ["--no_batching", "--N_importance", "5", "--use_viewdirs"]
@@ -33,10 +33,15 @@ CASES = {
         *DEFAULT, "--carving_lambda", "0.1", "--random_bkgd", "--occlusion_lambda", "0.1", "--occlusion_samples", "2",
         "--distortion_lambda", "0.1", "--mi_mlp",
     ],
+    "known depths": [
+        *DEFAULT, "--depth_prior_lambda", "0.1", "--N_depth", "7", "--depth_prior_sigma", "0.1",
+        "--depth_prior_end_iter", "6", "--range_start", "0.5", "--range_end_iter", "5",
+    ],
     "a grid": [*DEFAULT, "--skip_empty", "--visual_hull"],
     "in NDC": [*DEFAULT, "--dataset_type", "llff", "--skip_empty", "--range_start", "0.5", "--range_end_iter", "5"],
 }  # fmt: skip
 RGBA = with_photographs(memory_scene(pixel_center=0.5), alpha=lambda view: np.eye(HEIGHT, WIDTH, dtype=np.float32))
+RGBA = known_at_random(RGBA)
 
 FORWARD = forward_scene()
 

@@ -318,6 +318,27 @@ def colour_term(final_rgbs, coarse_rgbs, targets):
     return loss
 
 
+def depth_prior(weights, z, known, sigma):
+    """How unlikely () one ray is to end at its known depth (docs/method.md, Losses)."""
+    likely = f64(0.0)
+    for k in range(len(z)):
+        gap = f64(0.0)
+        if known < z[k]:
+            gap = z[k] - known
+        elif k + 1 < len(z) and known > z[k + 1]:
+            gap = known - z[k + 1]
+        likely = likely + weights[k] * torch.exp(-(gap**2) / (2 * sigma**2))
+    return -torch.log(likely + 0.01)
+
+
+def depth_prior_term(composites, known, trusted, sigma):
+    """Mean over rays of their loss times how far their known depth is trusted (docs/method.md, Losses)."""
+    total = f64(0.0)
+    for ray, depth, trust in zip(composites, known, trusted, strict=True):
+        total = total + trust * depth_prior(ray["weights"], ray["z"], depth, sigma)
+    return total / len(known)
+
+
 # ---- neighbours and schedules ---------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from infonerf.fields.field import CoarseFine
 from infonerf.fields.nerf import NeRF
 from infonerf.scene.cameras import NDC, Cameras, Rays
+from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.system.errors import InputError
 
@@ -69,6 +70,15 @@ def forward_scene(n_views: int = 6) -> Scene:
     cameras = replace(scene.cameras, poses=torch.from_numpy(forward_poses(n_views)), near=0.0, far=1.0,
                       ndc=NDC(2.4, 2.75))  # fmt: skip
     return replace(scene, cameras=cameras)
+
+
+def known_at_random(scene: Scene, n: int = 50, seed: int = 0) -> Scene:
+    """The scene with known depths, from near to far, of random places in the images of all its views."""
+    rng, (heights, widths) = np.random.default_rng(seed), np.transpose(scene.cameras.sizes)
+    views = rng.integers(0, len(scene.view_names), n)
+    cols, rows = rng.random(n) * widths[views], rng.random(n) * heights[views]
+    depths, weights = rng.uniform(scene.near, scene.far, n), rng.uniform(0.5, 1.5, n)
+    return replace(scene, known_depths=KnownDepths(views, cols, rows, depths, weights / weights.mean()))
 
 
 def with_photographs(scene: Scene, **readers) -> Scene:

@@ -61,7 +61,7 @@ def test_memory(given, limit, expected):
     assert said(CALLS.replace("LIMIT", str(limit)), **given) == expected
 
 
-SCRIPTS = ("run_nerf.py", "evaluate.py", "report.py", "infonerf/batch.py")
+SCRIPTS = ("run_nerf.py", "evaluate.py", "report.py", "export_mesh.py", "infonerf/batch.py")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

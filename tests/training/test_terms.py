@@ -10,7 +10,7 @@ from torch import nn
 from infonerf.config import LossesConfig
 from infonerf.fields.field import CoarseFine, Field
 from infonerf.rendering.compositing import Rendering
-from infonerf.rendering.groups import NEIGHBOURS, SEEN, UNSEEN
+from infonerf.rendering.groups import KNOWN, NEIGHBOURS, SEEN, UNSEEN
 from infonerf.training.sampler import RayBatch
 from infonerf.training.terms import StepView, loss_terms, needed_groups, total_loss
 from loss import colour_losses, losses_of
@@ -18,9 +18,10 @@ from support.draws import rand
 
 EVERY_TERM = {
     "entropy": True, "smoothing": True, "carving_lambda": 0.1, "occlusion_lambda": 0.1, "distortion_lambda": 0.1,
-    "depth_smooth_lambda": 0.1,
+    "depth_smooth_lambda": 0.1, "depth_prior_lambda": 0.1,
 }  # fmt: skip
-NAMES = ["colour_fine", "colour_coarse", "entropy", "smoothing", "carving", "occlusion", "distortion", "depth_smooth"]
+NAMES = ["colour_fine", "colour_coarse", "entropy", "smoothing", "carving", "occlusion", "distortion", "depth_smooth",
+         "depth_prior"]
 
 
 class Scaled(Field):
@@ -42,10 +43,10 @@ class Scaled(Field):
 @pytest.mark.parametrize("n_entropy", [0, 64])
 def test_every_loss_has_a_label_and_known_groups(n_entropy):
     """Those of a whole run, and of each term alone; without unseen rays none asks for them."""
-    known = {SEEN, NEIGHBOURS[SEEN]} | ({UNSEEN, NEIGHBOURS[UNSEEN]} if n_entropy else set())
+    known = {SEEN, NEIGHBOURS[SEEN], KNOWN} | ({UNSEEN, NEIGHBOURS[UNSEEN]} if n_entropy else set())
     wanted = {name: value for name, value in EVERY_TERM.items() if n_entropy or name != "depth_smooth_lambda"}
     losses = losses_of(LossesConfig(N_entropy=n_entropy, **wanted))
-    assert [loss.name for loss in losses] == NAMES[: len(losses)]
+    assert [loss.name for loss in losses] == [name for name in NAMES if n_entropy or name != "depth_smooth"]
     assert len(losses) == len(wanted) + 2
     alone = (losses_of(LossesConfig(N_entropy=n_entropy, **{name: value})) for name, value in wanted.items())
     for loss in itertools.chain(losses, *alone):

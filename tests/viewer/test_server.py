@@ -8,9 +8,12 @@ import time
 import numpy as np
 import pytest
 
+import run_nerf
 import view
+from infonerf.viewer import looks
 from infonerf.viewer.frames import Wish
 from infonerf.viewer.server import free_port, require_viser
+from support.runs import options
 from support.scenes import refused
 
 
@@ -203,6 +206,29 @@ def test_depths_follow_an_eye_that_goes_away(page):
 
 def view_from(pose):
     return Wish(pose, 0.7, (10, 10))
+
+
+def test_a_click_on_a_camera_goes_there(page):
+    browser = Browser(page)
+    browser.camera()
+    assert until(lambda: page.server.get_clients())
+    client, = page.server.get_clients().values()
+    view_, = page.scene.split.train[:1]
+    browser.send(type="SceneNodeClickMessage", name=f"/cameras/training/{view_}", instance_index=None,
+                 ray_origin=(0, 0, 0), ray_direction=(0, 0, 1), screen_pos=(0, 0), modifier=None)  # fmt: skip
+    assert until(lambda: np.allclose(client.camera.position, page.scene.poses[view_, :, 3]))
+    assert until(lambda: page.stood_in == {client.client_id: view_})
+    assert not page.frusta["training"][view_].visible
+    page.look.value = "error"
+    assert until(lambda: page.pictures and list(page.pictures.values())[-1][2], page)
+    wish, picture, _ = page.pictures[client.client_id]
+    assert (page.coloured(wish, picture, view_) == looks.OUTSIDE).all(-1).any()
+
+
+def test_a_training_with_its_page(blender, tmp_path, capsys):
+    pytest.importorskip("viser")
+    assert run_nerf.main(options(blender, tmp_path, "--N_iters", "3", "--view")) == 0
+    assert "view      http://127.0.0.1:" in capsys.readouterr().out
 
 
 def test_checkpoints_and_a_run_that_is_deleted(page, logdir, capsys):

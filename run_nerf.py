@@ -282,7 +282,7 @@ def create_held_out(config: Config, scene: Scene, device: torch.device) -> HeldO
 # Start or resume.
 
 
-def resume(trainer: Trainer, found: checkpoint.Checkpoint, config: Config) -> None:
+def resume(trainer: Trainer, found: checkpoint.Checkpoint, config: Config, scene: Scene) -> None:
     """Go on exactly where a checkpoint stands, as far as it says where that is."""
     parts = trainer.parts
     if found.path.resolve().parent != config.run.folder.resolve():  # of another run nothing is known here
@@ -297,7 +297,7 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, config: Config) -> No
         say(f"{found.path}: holds no optimizer state, starting it afresh")
     if "random_states" in missing:
         say(f"{found.path}: holds no generator state (a file of another program): the draws start from the seed")
-    say_changes(found, config)
+    say_changes(found, config, scene)
 
 
 # Saving.
@@ -499,7 +499,7 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
     if found:
         with ranks.together():
             require_same_world(scene, found.path.parent)
-            resume(trainer, found, config)
+            resume(trainer, found, config, scene)
         say(f"going on from {found.path}, step {trainer.step}")
     if trainer.step >= config.stopping.N_iters or trainer.stopped_early:
         early = ", where the training was stopped early" if trainer.stopped_early else ""

@@ -377,7 +377,7 @@ def loaded_run(
     averaged = config.optimiser.ema_decay > 0 and found.has_average
     found.load(checkpoint.network_parts(networks, checkpoint.AVERAGE_KEYS if averaged else checkpoint.NETWORK_KEYS))
     networks.set_step(found.step)
-    say_changes(found, config)
+    say_changes(found, config, scene)
     say(f"rendering {found.path}, step {found.step}, on {device}")
     renderer = create_renderer(config, scene, networks).for_pictures(networks)
     return OpenedRun(config, scene, renderer, found.step, interrupt)
@@ -388,10 +388,16 @@ def checkpoint_renderer(config: Config, scene: Scene, device: torch.device) -> R
     return loaded_run(config, scene, device, find_checkpoint(config), Interrupt()).renderer
 
 
-def say_changes(found: checkpoint.Checkpoint, config: Config) -> None:
+def say_changes(found: checkpoint.Checkpoint, config: Config, scene: Scene) -> None:
     """Which options differ from those that a checkpoint of ours was trained with."""
-    for change in changed_since(found.content["options"], config) if found.written_here else ():
+    if not found.written_here:
+        return
+    before, data = found.content["options"], config.data
+    for change in changed_since(before, config):
         say(change)
+    if scene.photographs.alpha and "drop_alpha" not in before and not (data.white_bkgd or data.drop_alpha):
+        say("changed since the checkpoint, which is of an older version: photographs are composited on black; "
+            "--drop_alpha takes them as they were taken then")
 
 
 # Evaluating a run.

@@ -48,6 +48,7 @@ def test_every_variant_can_be_whatever_the_config_says(name, given):
     ("render", ["no_such_run"], "no_such_run: found no args.txt"),
     ("render", ["no_such_run", "--every", "0"], "argument --every: found '0', expected an integer >= 1"),
     ("gpu", ["--minutes", "0"], "argument --minutes: found '0', expected a number > 0"),
+    ("viewer", ["nowhere"], "nowhere"),
     ("gpu", ["--device", "tpu"], "--device tpu: expected auto, cpu"),
     ("gpu", ["--device", "cpu", "--datadir", "none"], "none: found no such folder"),
     ("paper", ["--scenes", "lego,house"], "--scenes: found 'house', expected different ones of chair, drums"),

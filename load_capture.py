@@ -79,7 +79,7 @@ def load_capture(data: DataConfig) -> Scene:
             mask=files.mask if masks == len(views) else None,
         ),
         white_background=data.white_bkgd,
-        bounds=bounds,
+        bounds=bounds if has_alpha else None,  # around an object there is more to see, which may have no points
         path=through_cameras(poses[list(split.train)]),
         known_depths=known(capture, files.lenses, split.train, scale),
         world=world if data.normalize else None,

@@ -340,7 +340,10 @@ def nearest(scene, known, points):
 
 
 def test_points_give_near_far_and_bounds(tmp_path):
-    scene = load(write_colmap(tmp_path / "colmap"))
+    folder = write_colmap(tmp_path / "colmap")
+    assert load(folder).bounds is None  # what has no points may be around
+    write_images(folder / "images", names(), channels=4)
+    scene = load(folder)
     points = normalise.moved_points(scene.world, sparse_points()[np.arange(60) % 3 > 0])
     depths = np.stack([-(points - pose[:, 3]) @ pose[:, 2] for pose in scene.poses])
     assert (scene.near, scene.far) == pytest.approx((0.9 * depths.min(), 1.1 * depths.max()), rel=0.02)
@@ -348,6 +351,7 @@ def test_points_give_near_far_and_bounds(tmp_path):
     assert np.abs(scene.bounds).max() < 2 * normalise.CONTENT
     folder = write_transforms(tmp_path / "transforms", ply_file_path="p.ply")
     write_ply(folder / "p.ply", sparse_points(), "binary_little_endian")
+    write_images(folder / "images", names(), channels=4)
     scene = load(folder)
     assert scene.known_depths is None and scene.bounds is not None
     points = normalise.moved_points(scene.world, sparse_points())

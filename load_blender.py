@@ -1,6 +1,5 @@
 """Blender (NeRF synthetic) scenes: transforms_{train,val,test}.json and image files -> Scene."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,6 +22,7 @@ from infonerf.scene.photographs import ImageFiles, half_intrinsics, nearest, rea
 from infonerf.scene.poses import CIRCLE_RADIUS, circle
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import choose_views, unseen_pool
+from infonerf.scene.transforms import read_json
 from infonerf.system.errors import InputError
 
 NEAR, FAR = 2.0, 6.0
@@ -124,10 +124,7 @@ def read_split(folder: Path, split: str, data: DataConfig) -> list[Frame]:
         if split == "train":
             raise InputError(f"{path}: no such file; a Blender scene has one, and others of val and test")
         return []
-    try:
-        content = json.loads(path.read_bytes())  # in any of the encodings of JSON, with or without a byte order mark
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     try:
         frames = content["frames"][:: max(data.testskip, 1)] if split != "train" else content["frames"]
         frames = [(frame["file_path"], np.array(frame["transform_matrix"], float), frame) for frame in frames]

@@ -1,5 +1,7 @@
 """Image files -> arrays: photographs, their alpha, true depths. Axes: h w pixels; v views."""
 
+import filecmp
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -74,6 +76,26 @@ def unusable_note(paths: Sequence[Path], size: tuple[int, int]) -> tuple[str, ..
             faults.append(str(error))
     more = f" (and {len(faults) - 1} others)" if len(faults) > 1 else ""
     return (f"WARNING: {faults[0]}{more}; such views are not measured",) if faults else ()
+
+
+def copies_of(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+    """Those of the files that hold the same bytes as one of others. What cannot be read is no copy."""
+    by_size: dict[int, list[Path]] = {}
+    for other in others:
+        by_size.setdefault(size_on_disk(other), []).append(other)
+    found = ((path, by_size.get(size_on_disk(path), ())) for path in paths)
+    return [path for path, same_size in found if any(same_bytes(path, other) for other in same_size)]
+
+
+def size_on_disk(path: Path) -> int:
+    return os.path.getsize(path) if os.path.isfile(path) else -1
+
+
+def same_bytes(path: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False
 
 
 def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:

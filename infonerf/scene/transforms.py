@@ -58,10 +58,11 @@ def read_frames(path: Path, content: dict, allow_outside: bool) -> list[View]:
 
 
 def read_json(path: Path) -> dict:
+    """The object in a JSON file, in any of the encodings of JSON, with or without a byte order mark."""
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"{path.stat().st_size} bytes")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):

@@ -10,15 +10,8 @@ import numpy as np
 from infonerf.config import DataConfig
 from infonerf.scene.camera_checks import scale_note
 from infonerf.scene.cameras import Cameras
-from infonerf.scene.checks import (
-    have_pose_of,
-    matrix_fault,
-    require_files,
-    require_folder,
-    rotation_fault,
-    unscaled,
-)
-from infonerf.scene.photographs import ImageFiles, half_intrinsics, nearest, read_depth, unusable_note
+from infonerf.scene.checks import matrix_fault, require_files, require_folder, rotation_fault, unscaled
+from infonerf.scene.photographs import ImageFiles, copies_note, half_intrinsics, nearest, read_depth, unusable_note
 from infonerf.scene.poses import CIRCLE_RADIUS, circle
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import choose_views, unseen_pool
@@ -71,7 +64,8 @@ def load_blender(data: DataConfig) -> Scene:
 
     poses, pose_notes = poses_of(frames)
     as_released = like_nerf_synthetic(poses[:n_train])
-    notes = [*files.notes, *depth_note, *lens_notes, *pose_notes, *shared_files(frames, poses, train, photographed)]
+    notes = [*files.notes, *depth_note, *lens_notes, *pose_notes,
+             *copies_note([frame.image for frame in frames], poses, train, photographed)]
     if not as_released:
         notes.append("WARNING: the training cameras do not look at the origin from about 4 away, as in NeRF synthetic: "
                      "what they see may lie outside of its bounds, -1.5 to 1.5, so the bounds are all that they see "
@@ -206,16 +200,6 @@ def like_nerf_synthetic(poses: np.ndarray) -> bool:
     along = (centres * back).sum(1)  # the origin's z-depth
     missed = np.linalg.norm(centres - along[:, None] * back, axis=1)
     return abs(along.mean() / CIRCLE_RADIUS - 1) <= 0.1 and missed.mean() <= 0.1 * CIRCLE_RADIUS
-
-
-def shared_files(frames: Sequence[Frame], poses: np.ndarray, train: Sequence[int], test: Sequence[int]) -> list[str]:
-    """A note where test views are photographs that are trained on, at other poses. (camera_checks looks at poses.)"""
-    own = {os.stat(frames[view].image)[1:3] for view in train}  # inode and device
-    shared = [view for view in test if os.stat(frames[view].image)[1:3] in own]
-    same = have_pose_of(poses[shared], poses[list(train)])
-    names = [frames[view].name for view, there in zip(shared, same, strict=True) if not there]
-    return [f"WARNING: the image of {names[0]} is one that is trained on, for {len(names)} of {len(test)} test views: "
-            "what is measured there says nothing of unseen views"] if names else []  # fmt: skip
 
 
 # Intrinsics.

@@ -11,7 +11,7 @@ import torch
 from infonerf.config import DataConfig
 from infonerf.scene.cameras import NDC, Cameras, Pixels
 from infonerf.scene.checks import LARGEST, matrix_fault, require_folder
-from infonerf.scene.photographs import ImageFiles
+from infonerf.scene.photographs import ImageFiles, copies_note
 from infonerf.scene.poses import common_point, look_along, normalised
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import check_views, choose_views, unseen_pool
@@ -64,7 +64,7 @@ def load_llff(data: DataConfig) -> Scene:
         white_background=data.white_bkgd,
         path=circle_around(poses) if data.spherify else spiral(poses, bounds),
         world=world,
-        notes=files.notes,
+        notes=(*files.notes, *copies_note(paths, poses, train, test)),
     )
     if ndc:
         check_forward(scene)

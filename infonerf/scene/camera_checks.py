@@ -139,8 +139,8 @@ def findings_of_poses(scene: Scene) -> list[str]:
     seen, near_far = views_in_common(scene), f"near {scene.near:g} and far {scene.far:g}"
     if mistakes := likely_mistakes(poses):
         line = (f"the training cameras do not look at a point in common, but would if their poses were "
-                f"{', or '.join(mistakes)}; expected camera to world with the axes of OpenGL (x right, y up, looking along "
-                "-z)")
+                f"{', or '.join(mistakes)}; expected camera to world with the axes of OpenGL (x right, y up, "
+                "looking along -z)")
         outwards = OPENCV in mistakes  # as a room may be photographed
         if not seen.any() or (len(poses) > 2 and not outwards):
             raise InputError(f"scene {scene.name}: {line}")

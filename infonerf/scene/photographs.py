@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from infonerf.scene.checks import have_pose_of
 from infonerf.system.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
@@ -78,22 +79,24 @@ def unusable_note(paths: Sequence[Path], size: tuple[int, int]) -> tuple[str, ..
     return (f"WARNING: {faults[0]}{more}; such views are not measured",) if faults else ()
 
 
-def copies_of(paths: Sequence[Path], others: Sequence[Path]) -> list[Path]:
-    """Those of the files that hold the same bytes as one of others. What cannot be read is no copy."""
-    by_size: dict[int, list[Path]] = {}
-    for other in others:
-        by_size.setdefault(size_on_disk(other), []).append(other)
-    found = ((path, by_size.get(size_on_disk(path), ())) for path in paths)
-    return [path for path, same_size in found if any(same_bytes(path, other) for other in same_size)]
-
-
-def size_on_disk(path: Path) -> int:
-    return os.path.getsize(path) if os.path.isfile(path) else -1
+def copies_note(paths: Sequence[Path], poses: np.ndarray, train: Sequence[int], test: Sequence[int]) -> tuple[str, ...]:
+    """A note on test views whose files are copies of ones that are trained on, at other poses. (camera_checks looks at
+    poses.) `paths`, `poses` (v 3 4): of all views."""
+    trained: dict[int, list[Path]] = {}
+    for view in train:
+        trained.setdefault(os.path.getsize(paths[view]), []).append(paths[view])
+    same_pose = have_pose_of(poses[list(test)], poses[list(train)])
+    others = [paths[view] for view, same in zip(test, same_pose, strict=True) if not same]
+    copies = [path for path in others if os.path.isfile(path)
+              and any(same_bytes(path, other) for other in trained.get(os.path.getsize(path), ()))]
+    return (f"WARNING: {copies[0]} is a copy of a photograph that is trained on, for {len(copies)} of {len(test)} test "
+            "views: what is measured there says nothing of unseen views",) if copies else ()  # fmt: skip
 
 
 def same_bytes(path: Path, other: Path) -> bool:
+    """Of files of one size; False for one that cannot be read, of which more is said elsewhere."""
     try:
-        return filecmp.cmp(path, other, shallow=False)
+        return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
     except OSError:
         return False
 

@@ -10,8 +10,16 @@ import numpy as np
 from infonerf.config import DataConfig
 from infonerf.scene.camera_checks import scale_note
 from infonerf.scene.cameras import Cameras
-from infonerf.scene.checks import matrix_fault, require_files, require_folder, rotation_fault, unscaled
-from infonerf.scene.photographs import ImageFiles, copies_note, half_intrinsics, nearest, read_depth, unusable_note
+from infonerf.scene.checks import matrix_fault, require_folder, rotation_fault, unscaled
+from infonerf.scene.photographs import (
+    ENDINGS,
+    ImageFiles,
+    copies_note,
+    half_intrinsics,
+    nearest,
+    read_depth,
+    unusable_note,
+)
 from infonerf.scene.poses import CIRCLE_RADIUS, circle
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import choose_views, unseen_pool
@@ -21,7 +29,7 @@ from infonerf.system.errors import InputError
 NEAR, FAR = 2.0, 6.0
 BOUNDS = np.array([[-1.5] * 3, [1.5] * 3])  # of the objects of NeRF synthetic
 SPLITS = ("train", "val", "test")
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG", ".WEBP")
+BOTH_CASES = (*ENDINGS, *map(str.upper, ENDINGS))
 ANGLES, SIZES, CENTRE = ("camera_angle_x", "camera_angle_y"), ("fl_x", "fl_y", "w", "h"), ("cx", "cy")
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
@@ -46,7 +54,7 @@ def load_blender(data: DataConfig) -> Scene:
     val, test = tuple(range(n_train, n_train + n_val)), tuple(range(n_train + n_val, len(frames)))
     photographed = tuple(view for view in test if frames[view].image.is_file())
     validation = val if any(frames[view].image.is_file() for view in val) else ()
-    require_files(frames[view].image for view in train)
+    require_images(frames[:n_train], train)
     files = ImageFiles([frame.image for frame in frames], train[0], views=train[1:], others=photographed + validation,
                        half=data.half_res, white=data.white_bkgd, drop_alpha=data.drop_alpha)  # fmt: skip
     height, width = full_size = files.full_size
@@ -165,14 +173,25 @@ def is_outside(file_path: str) -> bool:
 
 
 def without_ending(file_path: str) -> str:
-    return file_path.rpartition(".")[0] if file_path.endswith(ENDINGS) else file_path
+    return file_path.rpartition(".")[0] if file_path.endswith(BOTH_CASES) else file_path
 
 
 def image_file(folder: Path, file_path: str) -> Path:
     """The image that a file_path with or without an ending means; where there is none, what it most likely means."""
-    as_it_is = [folder / file_path] if file_path.endswith(ENDINGS) else []
-    candidates = [*as_it_is, *(folder / f"{file_path}{ending}" for ending in ENDINGS)]
+    as_it_is = [folder / file_path] if file_path.endswith(BOTH_CASES) else []
+    candidates = [*as_it_is, *(folder / f"{file_path}{ending}" for ending in BOTH_CASES)]
     return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+
+
+def require_images(frames: Sequence[Frame], train: Sequence[int]) -> None:
+    """Raise InputError unless the images of those of the train frames that are trained on are there."""
+    for view in train:
+        if not os.path.isfile(frames[view].image):
+            there = [other for other, frame in enumerate(frames) if os.path.isfile(frame.image)]
+            some = " ".join(map(str, there[:10])) + (" ..." if len(there) > 10 else "")
+            advice = f" (--train_scene {some} are there)" if there else ""
+            raise InputError(f"{frames[view].image}: the image is missing, expected every image that is trained on"
+                             f"{advice}")
 
 
 def view_name(split: str, file_path: str) -> str:

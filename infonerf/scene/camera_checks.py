@@ -5,16 +5,14 @@ Poses are v 3 4, camera to world, OpenGL axes (x right, y up, looking along -z).
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
 from infonerf.scene.checks import have_pose_of, unscaled
-from infonerf.scene.poses import normalised
+from infonerf.scene.poses import Meeting, meeting_of
 from infonerf.scene.scene import Scene
 from infonerf.system.errors import InputError
 
-PARALLEL = np.radians(2.0)  # about: optical axes that spread less have no point in common
 MEET, MEET_WELL = 0.25, 0.1  # of their distance from a point, by how much the axes of cameras that look at it miss it
 FAR_AWAY = 1000.0  # of the scene's size, and of units
 FACTORS = (2, 4, 8, 1 / 2, 1 / 4, 1 / 8)
@@ -72,32 +70,6 @@ def near_origin(scene: Scene) -> Scene:
 
 
 # What the training cameras look at.
-
-
-class Meeting(NamedTuple):
-    """The point nearest to the optical axes of cameras. depths: v, its z-depths. miss: how far from the axes it is, of
-    its mean distance."""
-
-    point: np.ndarray
-    depths: np.ndarray
-    miss: float
-
-    def within(self, miss: float) -> bool:
-        """Whether all cameras look at it."""
-        return bool((self.depths > 0).all()) and self.miss < miss
-
-
-def meeting_of(poses: np.ndarray) -> Meeting | None:
-    """None where the axes are nearly parallel."""
-    centres, forward = poses[:, :, 3], normalised(-poses[:, :, 2])
-    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]  # distance from an axis is |across (point - centre)|
-    if np.linalg.eigvalsh(across.mean(0))[0] < PARALLEL**2:
-        return None
-    point = np.linalg.solve(across.sum(0), np.einsum("vij,vj->i", across, centres))
-    offsets = point - centres
-    missed = np.linalg.norm(np.einsum("vij,vj->vi", across, offsets), axis=1)
-    mean = np.linalg.norm(offsets, axis=1).mean()
-    return Meeting(point, (offsets * forward).sum(1), float(np.sqrt((missed**2).mean()) / max(mean, 1e-300)))
 
 
 def inverted(poses: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from infonerf.scene.checks import have_pose_of
 from infonerf.system.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of their files, in lower case
 MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: deflate packs no better than 1032 to 1
 
 

@@ -12,10 +12,10 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from infonerf.scene.capture import ENDINGS, Capture, View, existing
+from infonerf.scene.capture import Capture, View, existing
 from infonerf.scene.checks import LARGEST, matrix_fault
 from infonerf.scene.distortion import COEFFICIENTS, MODELS, Lens
-from infonerf.scene.photographs import image_size
+from infonerf.scene.photographs import ENDINGS, image_size
 from infonerf.system.errors import InputError
 
 ONE, OF_SPLITS = "transforms.json", {split: f"transforms_{split}.json" for split in ("train", "val", "test")}

@@ -87,6 +87,12 @@ def test_the_files_own_world(transforms):
     assert (scaled.near, scaled.far) == pytest.approx((scale * scene.near, scale * scene.far))
 
 
+def test_photographs_that_are_trained_on_and_tested_on(transforms):
+    shutil.copyfile(transforms / "images/001.png", transforms / "images/000.png")
+    [note] = [note for note in load(transforms).notes if "WARNING" in note]
+    assert note.startswith(f"WARNING: {transforms}/images/000.png is a copy of a photograph that is trained on, for 1")
+
+
 def test_the_world_does_not_depend_on_the_split(transforms):
     one, other = load(transforms), load(transforms, train_scene=[1, 4], test_scene=[2])
     assert (one.world == other.world).all() and (one.near, one.far) == (other.near, other.far)

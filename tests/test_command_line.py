@@ -48,8 +48,8 @@ BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "e
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
           "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0,
           "i_val": 0, "val_scene": None, "patience": 0, "depth_prior": "points", "depth_prior_lambda": 0.0,
-          "depth_prior_sigma": 0.01, "depth_prior_end_iter": 0, "N_depth": 64, "longest_side": 800, "normalize": True, "path": None,
-          "view": False}
+          "depth_prior_sigma": 0.01, "depth_prior_end_iter": 0, "N_depth": 64, "longest_side": 800, "normalize": True,
+          "path": None, "view": False}
 
 
 def defaults():

@@ -14,12 +14,15 @@ from infonerf.command_line import run_config
 from infonerf.config import Config
 from infonerf.evaluation.estimates import draw_rays, draw_tiles, measure_tiles, psnr_of_rays, rendered_pixels
 from infonerf.evaluation.metrics import finite, means
-from infonerf.evaluation.record import metrics_table, records_table
+from infonerf.evaluation.ns_eval import check_ns_eval_output, write_ns_eval
+from infonerf.evaluation.perceptual import BACKBONES, Lpips
+from infonerf.evaluation.record import Record, metrics_table, records_table
 from infonerf.scene.splits import check_views
 from infonerf.system.arguments import COUNT, POSITIVE, ScriptParser
 from infonerf.system.errors import exit_status
 from infonerf.system.logs import progress_bar, say
 from infonerf.system.ranks import Ranks
+from infonerf.training.checkpoint import path_of
 from run_nerf_helpers import OpenedRun, evaluate_checkpoint, open_checkpoint, views_of
 
 
@@ -35,6 +38,9 @@ class Arguments:
     tiles: int | None
     views: list[int] | None
     colour_correct: bool
+    lpips: str | None
+    lpips_weights: Path | None
+    nerfstudio_json: Path | None
     datadir: str | None
     device: str
 
@@ -60,6 +66,12 @@ def parse_arguments(argv: list[str]) -> Arguments:
     parser.add_argument("--colour_correct", action="store_true", help="rays: also the PSNR of each view's "
                         "channels with the gain and offset that fit best, for photographs of another exposure (of "
                         "views with at least 50 rays)")
+    parser.add_argument("--lpips", choices=tuple(BACKBONES), help="LPIPS by this network, or an error (by default "
+                        "that of vgg, where it is there)")
+    parser.add_argument("--lpips_weights", type=Path, metavar="FILE", help="the weights of that network, as "
+                        "torchvision has them (default: where it keeps them)")
+    parser.add_argument("--nerfstudio_json", type=Path, metavar="FILE", help="also write the results in the shape of "
+                        "nerfstudio's ns-eval")
     parser.add_argument("--datadir", help="where the scene is now, if it has moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
     given = Arguments(**vars(parser.parse_args(argv)))
@@ -67,7 +79,12 @@ def parse_arguments(argv: list[str]) -> Arguments:
         parser.error("--views: needs --rays or --tiles")
     if given.colour_correct and not given.rays:
         parser.error("--colour_correct: needs --rays")
+    if given.nerfstudio_json and len(given.logdir) > 1:
+        parser.error(f"--nerfstudio_json: found {len(given.logdir)} runs, expected one")
     for option in ("rays", "tiles"):
+        if getattr(given, option) and (given.lpips or given.lpips_weights or given.nerfstudio_json):
+            parser.error(f"--{option}: writes nothing and has no LPIPS, expected no --lpips, --lpips_weights or "
+                         "--nerfstudio_json beside it")
         if getattr(given, option) and given.render_factor > 1:
             parser.error(f"--render_factor: {option} are of full size, expected no --{option} beside it")
     return given
@@ -114,6 +131,12 @@ def means_of_tiles(run: OpenedRun, views: Sequence[int], n_tiles: int) -> dict:
 # The script.
 
 
+def write_results(path: Path, config: Config, record: Record) -> None:
+    """In the shape of nerfstudio's."""
+    method = "infonerf" if config.losses.entropy else "nerf"
+    write_ns_eval(path, record, config.run.expname, method, path_of(config.run.folder, record.step))
+
+
 def run(argv: list[str]) -> int:
     configs: dict[str, Config] = {}
     with Ranks.from_environment() as ranks:
@@ -121,11 +144,19 @@ def run(argv: list[str]) -> int:
             given = parse_arguments(argv)
             for logdir in given.logdir:
                 configs[str(logdir)] = run_config(logdir).replace(**options_of(given))
+            if given.nerfstudio_json:
+                check_ns_eval_output(given.nerfstudio_json)
+            chosen = given.lpips or given.lpips_weights
+            lpips = Lpips(given.lpips or "vgg", given.lpips_weights) if chosen else None
         if given.rays or given.tiles:
             say(ranks.of_first(lambda: estimates(configs, given)))
         else:
-            records = {name: evaluate_checkpoint(config, [given.kind], ranks) for name, config in configs.items()}
-            say(records_table({name: record[given.kind] for name, record in records.items()}))
+            records = {name: evaluate_checkpoint(config, [given.kind], ranks, lpips)[given.kind]
+                       for name, config in configs.items()}  # fmt: skip
+            say(records_table(records))
+            if given.nerfstudio_json:
+                [(name, record)] = records.items()
+                ranks.of_first(lambda: write_results(given.nerfstudio_json, configs[name], record))
     return 0
 
 

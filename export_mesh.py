@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from infonerf.export.files import ENDINGS, check_output, require_packages, write_cloud, write_mesh
+from infonerf.export.files import ENDINGS, check_new_file, require_packages, write_cloud, write_mesh
 from infonerf.export.mesh import MeshOptions, make_cloud, make_mesh
 from infonerf.system.arguments import ABOVE_ZERO, POSITIVE, ScriptParser, bounded
 from infonerf.system.errors import exit_status
@@ -64,12 +64,12 @@ def run(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that no half file is left
     endings = (".ply",) if given.points else ENDINGS
     if given.output:
-        check_output(given.output, endings, given.overwrite)
+        check_new_file(given.output, endings, given.overwrite)
     moved = {"datadir": given.datadir} if given.datadir else {}
     opened = open_run(given.logdir, device=given.device, ckpt_render_iter=given.step, **moved)
     kind = "points" if given.points else "mesh"
     output = given.output or given.logdir / f"{kind}_{opened.step:06d}.ply"
-    check_output(output, endings, given.overwrite)
+    check_new_file(output, endings, given.overwrite)
     if given.points:
         cloud = make_cloud(opened.renderer, opened.scene)
         write_cloud(output, cloud)

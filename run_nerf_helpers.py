@@ -10,6 +10,7 @@ import torch
 
 from infonerf.command_line import run_config
 from infonerf.config import Config, DataConfig, LossesConfig, RenderingConfig, changed_since
+from infonerf.evaluation.perceptual import Lpips
 from infonerf.evaluation.record import Record, append_result
 from infonerf.evaluation.views import evaluate_views
 from infonerf.fields.field import CoarseFine
@@ -403,10 +404,10 @@ def say_changes(found: checkpoint.Checkpoint, config: Config, scene: Scene) -> N
 # Evaluating a run.
 
 
-def evaluate_run(run: OpenedRun, views: Sequence[int], kind: str) -> Record:
+def evaluate_run(run: OpenedRun, views: Sequence[int], kind: str, lpips: Lpips | None = None) -> Record:
     """Evaluate views of a run in basedir/expname/KIND_STEP, and add a line to basedir/results.csv.
 
-    kind: testset, valset, renderonly_test or renderonly_train.
+    kind: testset, valset, renderonly_test or renderonly_train. lpips: as in `evaluate_views`.
     """
     config, renderer, ranks = run.config, run.renderer, run.interrupt.ranks
     folder = picture_folder(config, kind, run.step)
@@ -416,7 +417,7 @@ def evaluate_run(run: OpenedRun, views: Sequence[int], kind: str) -> Record:
     factor = max(config.looking.render_factor, 1)
     record, n_rendered = evaluate_views(
         renderer, run.scene, views, folder, step=run.step, kind=kind, options=options, factor=factor,
-        interrupt=run.interrupt,
+        interrupt=run.interrupt, lpips=lpips,
     )  # fmt: skip
     if n_rendered and record.views:
         ranks.of_first(partial(append_result, Path(config.run.basedir) / "results.csv", config.run.expname, record))
@@ -460,7 +461,9 @@ def views_of(scene: Scene, kind: str, measured: bool = False) -> tuple[int, ...]
     return views
 
 
-def evaluate_checkpoint(config: Config, kinds: Sequence[str], ranks: Ranks | None = None) -> dict[str, Record]:
+def evaluate_checkpoint(
+    config: Config, kinds: Sequence[str], ranks: Ranks | None = None, lpips: Lpips | None = None
+) -> dict[str, Record]:
     """Evaluate a run's checkpoint without training it, or changing anything of it: kind -> record."""
     run = open_checkpoint(config, ranks)
     with run.interrupt.ranks.together():
@@ -468,4 +471,4 @@ def evaluate_checkpoint(config: Config, kinds: Sequence[str], ranks: Ranks | Non
     with run.interrupt:
         if "renderonly_path" in kinds:
             render_run_path(run, "renderonly_path")
-        return {kind: evaluate_run(run, chosen, kind) for kind, chosen in views.items()}
+        return {kind: evaluate_run(run, chosen, kind, lpips) for kind, chosen in views.items()}

@@ -6,10 +6,8 @@ rendering `depth + (1 - acc) * far`, acc being its opacity (h w), and of the tru
 """
 
 import math
-import warnings
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytorch_msssim
@@ -93,27 +91,6 @@ def floaters(depth: np.ndarray, acc: np.ndarray, true_depth: np.ndarray, near: f
     return float((gap > FLOATER * (far - near)).mean()) if np.isfinite(gap).all() else math.nan
 
 
-def load_lpips(device: torch.device) -> tuple[Callable | None, str | None]:
-    """LPIPS (VGG), on the device, as a function of two images, or None and the reason. Never downloads anything."""
-    try:
-        import lpips
-    except ImportError:
-        return None, "the lpips package is not installed"
-    weights = Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth"
-    if not weights.is_file():
-        return None, f"the weights of VGG-16 are not at {weights}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = lpips.LPIPS(net="vgg", verbose=False).eval().to(device)
-
-    @torch.no_grad()
-    def distance(image: np.ndarray, truth: np.ndarray) -> float:
-        pair = (torch.as_tensor(np.asarray(x, np.float32)).to(device) for x in (image, truth))
-        return float(model(*(x.movedim(-1, 0)[None] * 2 - 1 for x in pair)))
-
-    return distance, None
-
-
 # The list.
 
 
@@ -130,7 +107,7 @@ class Comparison:
     far: float
     mask: np.ndarray | None = None
     true_depth: np.ndarray | None = None
-    lpips: Callable | None = None
+    lpips: Callable | None = None  # rgb, truth and perhaps mask -> LPIPS
 
 
 @dataclass(frozen=True)
@@ -138,7 +115,7 @@ class Metric:
     """What evaluations, tables, results.csv and the report know of a metric.
 
     of_view: a Comparison -> value; None for what is only known of many views together, or of random rays.
-    needs: the part of a Comparison without which there is no value. decimals: as it is shown.
+    needs: the parts of a Comparison without which there is no value. decimals: as it is shown.
     in_results: whether results.csv has a column of it. in_report: whether the report has, "always" or where it is
     "measured". per_view: whether the report shows it beside every picture.
     """
@@ -147,7 +124,7 @@ class Metric:
     heading: str
     higher_is_better: bool
     of_view: Callable[[Comparison], float] | None = None
-    needs: str | None = None
+    needs: tuple[str, ...] = ()
     decimals: int = 4
     in_results: bool = True
     in_report: str | None = None
@@ -163,15 +140,17 @@ METRICS = {
         Metric("psnr", "PSNR", True, lambda c: psnr(c.rgb, c.truth), decimals=2, in_report="always", per_view=True),
         Metric("psnr_pooled", "PSNR of the pooled error", True, decimals=2),
         Metric("ssim", "SSIM", True, lambda c: ssim(c.rgb, c.truth), in_report="always", per_view=True),
-        Metric("lpips", "LPIPS", False, lambda c: c.lpips(c.rgb, c.truth), "lpips", in_report="always"),
-        Metric("psnr_masked", "PSNR in mask", True, lambda c: psnr(c.rgb, c.truth, c.mask), "mask", decimals=2,
+        Metric("lpips", "LPIPS", False, lambda c: c.lpips(c.rgb, c.truth), ("lpips",), in_report="always"),
+        Metric("psnr_masked", "PSNR in mask", True, lambda c: psnr(c.rgb, c.truth, c.mask), ("mask",),
+               decimals=2, in_report="measured"),
+        Metric("ssim_masked", "SSIM in mask", True, lambda c: ssim(c.rgb, c.truth, c.mask), ("mask",),
                in_report="measured"),
-        Metric("ssim_masked", "SSIM in mask", True, lambda c: ssim(c.rgb, c.truth, c.mask), "mask",
+        Metric("lpips_masked", "LPIPS in mask", False, lambda c: c.lpips(c.rgb, c.truth, c.mask), ("lpips", "mask"),
                in_report="measured"),
         Metric("depth_error", "Depth error", False, lambda c: depth_error(c.depth, c.acc, c.true_depth, c.far),
-               "true_depth", in_report="measured", per_view=True),
+               ("true_depth",), in_report="measured", per_view=True),
         Metric("floaters", "Floaters", False, lambda c: floaters(c.depth, c.acc, c.true_depth, c.near, c.far),
-               "true_depth", in_report="measured", per_view=True),
+               ("true_depth",), in_report="measured", per_view=True),
         Metric("psnr_corrected", "PSNR, colours corrected", True, decimals=2, in_results=False),
         Metric("psnr_corrected_masked", "PSNR in mask, colours corrected", True, decimals=2, in_results=False),
     )
@@ -185,8 +164,8 @@ def metrics_of(compared: Comparison, known: Container[str]) -> dict[str, float |
     """
     result = {"mse": mse(compared.rgb, compared.truth)}
     for metric in METRICS.values():
-        if metric.of_view is not None and (metric.needs is None or metric.needs in known):
-            lacks = metric.needs is not None and getattr(compared, metric.needs) is None
+        if metric.of_view is not None and all(part in known for part in metric.needs):
+            lacks = any(getattr(compared, part) is None for part in metric.needs)
             result[metric.name] = None if lacks else metric.of_view(compared)
     return finite(result)
 

@@ -26,7 +26,8 @@ class Record:
     render_size: width and height of the views; of views that differ, the size of the first. weights: a checksum.
     views: view name -> metric -> value, None where it has none. unmeasured: view name -> why it has none, of views that
     were rendered only. views_missing: how many an evaluation that was stopped has left. seconds: that rendering and
-    measuring took. device: on which they were done.
+    measuring took. device: on which they were done. lpips_net: the network of the LPIPS of its views. timing: view name
+    -> rays and the seconds that they took, where one process rendered.
     """
 
     step: int
@@ -44,6 +45,8 @@ class Record:
     unmeasured: dict[str, str] = field(default_factory=dict)
     lpips_missing: str | None = None
     views_missing: int = 0
+    lpips_net: str | None = None
+    timing: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def mean(self) -> dict[str, float | None]:
@@ -56,10 +59,11 @@ class Record:
         return [*self.views, *self.unmeasured]
 
     def is_of_the_same(self, other: "Record") -> bool:
-        """Whether both are of the same pictures. An option that only this one knows, of another version, does not
-        matter."""
+        """Whether both are of the same pictures, and this one has the other's LPIPS. An option that only this one
+        knows, of another version, does not matter."""
         named = ("step", "kind", "scene", "render_size", "weights", "depth_png", "version", "true_depth")
         alike = all(getattr(self, name) == getattr(other, name) for name in named)
+        alike = alike and other.lpips_net in (None, self.lpips_net)
         return alike and all(self.options.get(name) == value for name, value in other.options.items())
 
     def shown_views(self) -> str:
@@ -69,7 +73,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         content = asdict(self) | {"render_size": list(self.render_size), "mean": self.mean}
-        for name in ("true_depth", "unmeasured"):
+        for name in ("true_depth", "unmeasured", "lpips_net", "timing"):
             if not content[name]:
                 del content[name]
         with atomic_file(path) as file:
@@ -92,7 +96,9 @@ class Record:
         if min(width, height) < 1:
             raise ValueError(f"render_size {width} x {height}")
         views = {str(name): finite_values(metrics) for name, metrics in given.pop("views").items()}
-        missing = given.get("lpips_missing")
+        missing, net = given.get("lpips_missing"), given.get("lpips_net")
+        if net is None and any(metrics.get("lpips") is not None for metrics in views.values()):
+            net = "vgg"  # an earlier version had no other
         means(views)  # fails where a view has no mse
         return cls(**given | {
             "step": int(given["step"]),
@@ -104,6 +110,8 @@ class Record:
             "unmeasured": {str(name): str(why) for name, why in dict(given.get("unmeasured", {})).items()},
             "version": str(given.get("version", "")),
             "lpips_missing": None if missing is None else str(missing),
+            "lpips_net": None if net is None else str(net),
+            "timing": {str(name): (int(n), float(t)) for name, (n, t) in dict(given.get("timing", {})).items()},
             "views_missing": int(given.get("views_missing", 0)),
         })  # fmt: skip
 

@@ -13,7 +13,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from infonerf.evaluation.metrics import METRICS, Comparison, load_lpips, metrics_of
+from infonerf.evaluation.metrics import METRICS, Comparison, metrics_of
+from infonerf.evaluation.perceptual import Lpips, lpips_if_there
 from infonerf.evaluation.record import Record
 from infonerf.fields.field import CoarseFine
 from infonerf.rendering.pictures import images, write_images
@@ -32,7 +33,7 @@ Metrics = dict[str, float | None]
 
 def evaluate_views(
     renderer: Renderer, scene: Scene, views: Sequence[int], folder: Path, *, step: int, kind: str, options: dict,
-    factor: int = 1, interrupt: Interrupt | None = None,
+    factor: int = 1, interrupt: Interrupt | None = None, lpips: Lpips | None = None,
 ) -> tuple[Record, int]:
     """Render views at 1/factor of their size, measure them, and write images and metrics.json to `folder`. A view whose
     files cannot be read is rendered, and named in the record, as are those without photographs.
@@ -40,9 +41,10 @@ def evaluate_views(
     Where a record of the same pictures is there, its views are not rendered again, so that an evaluation that was
     stopped goes on; a record of other pictures (of another testskip, say) is kept as metrics_1.json. Of several ranks
     (those of `interrupt`) all render, and the first measures and writes, as the others may be on another machine.
-    Returns the record, and how many views were rendered.
+    lpips: by default that of VGG, where it is there. Returns the record, and how many views were rendered.
     """
     interrupt = interrupt or Interrupt()
+    lpips, lpips_missing = (lpips, None) if lpips else lpips_if_there()
     ranks, device = interrupt.ranks, renderer.networks.device
     cameras = scene.cameras.at(views).to(device).scaled(factor)
     height, width = cameras.sizes[0]
@@ -56,10 +58,13 @@ def evaluate_views(
         depth_png={"0": scene.near, "65535": scene.far, "empty": "far"},
         true_depth=scene.photographs.depth is not None,  # a record from before there were metrics of it is begun anew
         device=str(device),
+        lpips_net=lpips.net if lpips else None,
     )
     path = folder / "metrics.json"
     record = ranks.of_first(lambda: begun_record(folder, wanted))
-    lpips, record.lpips_missing = load_lpips(device)
+    record.lpips_missing = lpips_missing
+    if lpips:
+        lpips.to(device)
     for name in {*record.unmeasured} - {scene.view_names[view] for view in scene.split.unmeasured}:
         del record.unmeasured[name]  # its file may have been mended
     todo = [i for i, view in enumerate(views) if scene.view_names[view] not in record.all_views]
@@ -68,7 +73,7 @@ def evaluate_views(
         ranks.of_first(lambda: record.write(path))
     n_rays = sum(h * w for h, w in (cameras.sizes[i] for i in todo))
     with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="rendering", leave=False) as bar:
-        start, seconds = time.perf_counter(), record.seconds
+        start, seconds, taken = time.perf_counter(), record.seconds, {}
 
         def look(view: int, image: Image) -> Metrics | str:
             name = scene.view_names[view]
@@ -76,17 +81,30 @@ def evaluate_views(
             found = measured_or_why_not(image, scene, view, factor, lpips)
             note_view(record, name, found)
             record.seconds = seconds + time.perf_counter() - start
+            if ranks.size == 1:
+                record.timing[name] = (image.acc.numel(), taken[view])
             record.views_missing -= 1
             record.write(path)
             return found
 
-        rendered = zip([views[i] for i in todo], images(renderer, cameras.at(todo), interrupt, bar.update), strict=True)
+        pictures = images(renderer, cameras.at(todo), interrupt, bar.update)
+        rendered = timed([views[i] for i in todo], pictures, taken)
         for view, found in looked_at(rendered, look, ranks, beside=device.type == "cuda"):
             name = scene.view_names[view]
             note_view(record, name, found)  # of another rank
             say(f"{name}: " + (f"not measured: {found}" if isinstance(found, str) else shown(found)))
     record.views_missing = 0
     return record, len(todo)
+
+
+def timed(views: Sequence[int], pictures: Iterator[Image], taken: dict[int, float]) -> Iterator[tuple[int, Image]]:
+    """Each view with its picture; `taken` then has the seconds that it took."""
+    start = time.perf_counter()
+    for view, image in zip(views, pictures, strict=True):
+        image.acc[-1, -1].item()  # waits for the device
+        taken[view] = time.perf_counter() - start
+        yield view, image
+        start = time.perf_counter()
 
 
 def note_view(record: Record, name: str, found: Metrics | str) -> None:
@@ -126,7 +144,7 @@ def image_stem(view_name: str) -> str:
 
 
 def measured_or_why_not(
-    rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None
+    rendered: Image, scene: Scene, view: int, factor: int, lpips: Lpips | None
 ) -> Metrics | str:
     if view in scene.split.unmeasured:
         return "it has no photograph"
@@ -136,7 +154,7 @@ def measured_or_why_not(
         return str(error)
 
 
-def measure_view(rendered: Image, scene: Scene, view: int, factor: int, lpips: Callable | None) -> Metrics:
+def measure_view(rendered: Image, scene: Scene, view: int, factor: int, lpips: Lpips | None) -> Metrics:
     """Metrics of a rendering against the photograph, its mask and its true depth, where it has such, reduced likewise.
 
     None for what cannot be computed."""

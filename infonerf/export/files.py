@@ -1,6 +1,5 @@
 """Meshes and clouds as files, written by trimesh."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from infonerf.export.mesh import Cloud, Mesh, MeshOptions, make_mesh
 from infonerf.rendering.renderer import Renderer
 from infonerf.scene.scene import Scene
 from infonerf.system.errors import InputError
-from infonerf.system.files import atomic_file
+from infonerf.system.files import atomic_file, check_output
 
 ENDINGS = (".ply", ".glb", ".obj")
 PAGE = MeshOptions(resolution=192, simplify=50_000)  # of a mesh for a page: below 1.5 MB
@@ -26,17 +25,12 @@ def require_packages() -> None:
                              ) from error
 
 
-def check_output(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
+def check_new_file(path: Path, endings: tuple[str, ...], overwrite: bool) -> None:
     """Raise InputError where a file cannot be written, or there is one, which nobody said to overwrite."""
     if path.suffix.lower() not in endings:
         raise InputError(f"--output {path}: found the ending {path.suffix or 'of no kind'!r}, expected "
                          + ", ".join(endings))
-    if path.is_dir():
-        raise InputError(f"--output {path}: found a folder, expected the name of a file to write")
-    if not path.parent.is_dir():
-        raise InputError(f"--output {path}: found no folder {path.parent}, expected it to exist")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"--output {path}: cannot write to {path.parent}, expected a writable folder")
+    check_output("output", path)
     if path.exists() and not overwrite:
         raise InputError(f"--output {path}: found a file of this name, expected none, or --overwrite")
 

@@ -37,6 +37,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     flush_folder(path.parent)
 
 
+def check_output(option: str, path: Path) -> None:
+    """Raise InputError where an option names a file that cannot be written."""
+    if path.is_dir():
+        raise InputError(f"--{option} {path}: found a folder, expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"--{option} {path}: found no folder {path.parent}, expected it to exist")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"--{option} {path}: cannot write to {path.parent}, expected a writable folder")
+
+
 def flush_folder(folder: Path) -> None:
     """Make a rename durable, where folders can be opened (not on Windows)."""
     if os.name == "posix":

@@ -1,14 +1,13 @@
 """Metrics against plain loops and against the library."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
 import pytorch_msssim
 import torch
 
-from infonerf.evaluation.metrics import depth_error, floaters, load_lpips, mse, psnr, psnr_of_mse, ssim, ssim_map
+from infonerf.evaluation.metrics import depth_error, floaters, mse, psnr, psnr_of_mse, ssim, ssim_map
 
 
 def pair(seed=0, height=17, width=20, noise=0.1):
@@ -128,8 +127,3 @@ def test_depth_against_a_loop():
 def test_depth_that_is_not_finite_has_no_metrics():
     depth, ones = np.array([[math.nan, 3.0]]), np.ones((1, 2))
     assert math.isnan(depth_error(depth, ones, 3 * ones, 6.0)) and math.isnan(floaters(depth, ones, 3 * ones, 2.0, 6.0))
-
-
-def test_lpips_says_why_it_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lpips", None)
-    assert load_lpips(torch.device("cpu")) == (None, "the lpips package is not installed")

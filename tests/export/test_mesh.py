@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from infonerf.export import files, memory
-from infonerf.export.files import check_output, glb_of, linear, require_packages, write_cloud, write_mesh
+from infonerf.export.files import check_new_file, glb_of, linear, require_packages, write_cloud, write_mesh
 from infonerf.export.mesh import MeshOptions, make_cloud, make_mesh, moved
 from infonerf.scene.cameras import NDC
 from infonerf.system.errors import InputError
@@ -204,15 +204,15 @@ def test_a_cloud_as_a_file(tmp_path):
 
 
 def test_where_a_file_can_be_written(tmp_path):
-    check_output(tmp_path / "mesh.PLY", (".ply",), False)
+    check_new_file(tmp_path / "mesh.PLY", (".ply",), False)
     (tmp_path / "mesh.ply").write_text("mine")
-    check_output(tmp_path / "mesh.ply", (".ply",), True)
+    check_new_file(tmp_path / "mesh.ply", (".ply",), True)
     for path, message in [("mesh.ply", "found a file of this name, expected none, or --overwrite"),
                           ("mesh.stl", "found the ending '.stl', expected .ply"),
                           ("mesh", "found the ending 'of no kind', expected .ply"),
                           ("none/mesh.ply", "found no folder")]:  # fmt: skip
         with refused(message):
-            check_output(tmp_path / path, (".ply",), False)
+            check_new_file(tmp_path / path, (".ply",), False)
 
 
 def test_a_missing_package_is_told(monkeypatch):

@@ -1,6 +1,5 @@
 """Blender (NeRF synthetic) scenes: transforms_{train,val,test}.json and image files -> Scene."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -11,24 +10,26 @@ import numpy as np
 from infonerf.config import DataConfig
 from infonerf.scene.camera_checks import scale_note
 from infonerf.scene.cameras import Cameras
-from infonerf.scene.checks import (
-    have_pose_of,
-    matrix_fault,
-    require_files,
-    require_folder,
-    rotation_fault,
-    unscaled,
+from infonerf.scene.checks import matrix_fault, require_folder, rotation_fault, unscaled
+from infonerf.scene.photographs import (
+    ENDINGS,
+    ImageFiles,
+    copies_note,
+    half_intrinsics,
+    nearest,
+    read_depth,
+    unusable_note,
 )
-from infonerf.scene.photographs import ImageFiles, half_intrinsics, nearest, read_depth, unusable_note
 from infonerf.scene.poses import CIRCLE_RADIUS, circle
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import choose_views, unseen_pool
+from infonerf.scene.transforms import read_json
 from infonerf.system.errors import InputError
 
 NEAR, FAR = 2.0, 6.0
 BOUNDS = np.array([[-1.5] * 3, [1.5] * 3])  # of the objects of NeRF synthetic
 SPLITS = ("train", "val", "test")
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG", ".WEBP")
+BOTH_CASES = (*ENDINGS, *map(str.upper, ENDINGS))
 ANGLES, SIZES, CENTRE = ("camera_angle_x", "camera_angle_y"), ("fl_x", "fl_y", "w", "h"), ("cx", "cy")
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
@@ -53,7 +54,7 @@ def load_blender(data: DataConfig) -> Scene:
     val, test = tuple(range(n_train, n_train + n_val)), tuple(range(n_train + n_val, len(frames)))
     photographed = tuple(view for view in test if frames[view].image.is_file())
     validation = val if any(frames[view].image.is_file() for view in val) else ()
-    require_files(frames[view].image for view in train)
+    require_images(frames[:n_train], train)
     files = ImageFiles([frame.image for frame in frames], train[0], views=train[1:], others=photographed + validation,
                        half=data.half_res, white=data.white_bkgd, drop_alpha=data.drop_alpha)  # fmt: skip
     height, width = full_size = files.full_size
@@ -71,7 +72,8 @@ def load_blender(data: DataConfig) -> Scene:
 
     poses, pose_notes = poses_of(frames)
     as_released = like_nerf_synthetic(poses[:n_train])
-    notes = [*files.notes, *depth_note, *lens_notes, *pose_notes, *shared_files(frames, poses, train, photographed)]
+    notes = [*files.notes, *depth_note, *lens_notes, *pose_notes,
+             *copies_note([frame.image for frame in frames], poses, train, photographed)]
     if not as_released:
         notes.append("WARNING: the training cameras do not look at the origin from about 4 away, as in NeRF synthetic: "
                      "what they see may lie outside of its bounds, -1.5 to 1.5, so the bounds are all that they see "
@@ -124,10 +126,7 @@ def read_split(folder: Path, split: str, data: DataConfig) -> list[Frame]:
         if split == "train":
             raise InputError(f"{path}: no such file; a Blender scene has one, and others of val and test")
         return []
-    try:
-        content = json.loads(path.read_bytes())  # in any of the encodings of JSON, with or without a byte order mark
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     try:
         frames = content["frames"][:: max(data.testskip, 1)] if split != "train" else content["frames"]
         frames = [(frame["file_path"], np.array(frame["transform_matrix"], float), frame) for frame in frames]
@@ -174,14 +173,25 @@ def is_outside(file_path: str) -> bool:
 
 
 def without_ending(file_path: str) -> str:
-    return file_path.rpartition(".")[0] if file_path.endswith(ENDINGS) else file_path
+    return file_path.rpartition(".")[0] if file_path.endswith(BOTH_CASES) else file_path
 
 
 def image_file(folder: Path, file_path: str) -> Path:
     """The image that a file_path with or without an ending means; where there is none, what it most likely means."""
-    as_it_is = [folder / file_path] if file_path.endswith(ENDINGS) else []
-    candidates = [*as_it_is, *(folder / f"{file_path}{ending}" for ending in ENDINGS)]
+    as_it_is = [folder / file_path] if file_path.endswith(BOTH_CASES) else []
+    candidates = [*as_it_is, *(folder / f"{file_path}{ending}" for ending in BOTH_CASES)]
     return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+
+
+def require_images(frames: Sequence[Frame], train: Sequence[int]) -> None:
+    """Raise InputError unless the images of those of the train frames that are trained on are there."""
+    for view in train:
+        if not os.path.isfile(frames[view].image):
+            there = [other for other, frame in enumerate(frames) if os.path.isfile(frame.image)]
+            some = " ".join(map(str, there[:10])) + (" ..." if len(there) > 10 else "")
+            advice = f" (--train_scene {some} are there)" if there else ""
+            raise InputError(f"{frames[view].image}: the image is missing, expected every image that is trained on"
+                             f"{advice}")
 
 
 def view_name(split: str, file_path: str) -> str:
@@ -209,16 +219,6 @@ def like_nerf_synthetic(poses: np.ndarray) -> bool:
     along = (centres * back).sum(1)  # the origin's z-depth
     missed = np.linalg.norm(centres - along[:, None] * back, axis=1)
     return abs(along.mean() / CIRCLE_RADIUS - 1) <= 0.1 and missed.mean() <= 0.1 * CIRCLE_RADIUS
-
-
-def shared_files(frames: Sequence[Frame], poses: np.ndarray, train: Sequence[int], test: Sequence[int]) -> list[str]:
-    """A note where test views are photographs that are trained on, at other poses. (camera_checks looks at poses.)"""
-    own = {os.stat(frames[view].image)[1:3] for view in train}  # inode and device
-    shared = [view for view in test if os.stat(frames[view].image)[1:3] in own]
-    same = have_pose_of(poses[shared], poses[list(train)])
-    names = [frames[view].name for view, there in zip(shared, same, strict=True) if not there]
-    return [f"WARNING: the image of {names[0]} is one that is trained on, for {len(names)} of {len(test)} test views: "
-            "what is measured there says nothing of unseen views"] if names else []  # fmt: skip
 
 
 # Intrinsics.

@@ -19,6 +19,7 @@ from infonerf.scene.capture import (
 )
 from infonerf.scene.checks import require_folder
 from infonerf.scene.colmap import model_folder, read_colmap
+from infonerf.scene.photographs import copies_note
 from infonerf.scene.poses import through_cameras
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import check_views, choose_views, unseen_pool
@@ -63,6 +64,7 @@ def load_capture(data: DataConfig) -> Scene:
         notes.append(f"{views[split.train[0]].image}: RGB without alpha; such images are taken as opaque")
     if data.pixel_center != 0.5:
         notes.append(f"pixel_center {data.pixel_center:g}: the cameras of captures are of pixel centres, 0.5")
+    notes += copies_note([view.image for view in views], poses, split.train, split.test)
     masks = sum(view.mask is not None for view in views)
     if masks and masks < len(views):
         notes.append(f"{masks} of {len(views)} views have a mask: masks are left out, expected one for each view")
@@ -79,7 +81,7 @@ def load_capture(data: DataConfig) -> Scene:
             mask=files.mask if masks == len(views) else None,
         ),
         white_background=data.white_bkgd,
-        bounds=bounds,
+        bounds=bounds if has_alpha else None,  # around an object there is more to see, which may have no points
         path=through_cameras(poses[list(split.train)]),
         known_depths=known(capture, files.lenses, split.train, scale),
         world=world if data.normalize else None,

@@ -10,7 +10,7 @@ import numpy as np
 from infonerf.config import DataConfig
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.checks import intrinsics_fault, matrix_fault, require_folder
-from infonerf.scene.photographs import ImageFiles, half_intrinsics, image_size, read_pixels
+from infonerf.scene.photographs import ENDINGS, ImageFiles, copies_note, half_intrinsics, image_size, read_pixels
 from infonerf.scene.poses import through_cameras
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import check_views, choose_views, unseen_pool
@@ -18,7 +18,6 @@ from infonerf.system.errors import InputError
 
 NEAR, FAR = 0.1, 5.0
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # world and camera axes, OpenCV <-> OpenGL
-ENDINGS = (".png", ".jpg", ".jpeg")
 IMAGE_FOLDERS = ("image", "images")
 CAMERA_FILES = ("cameras.npz", "cameras_sphere.npz", "cameras_large.npz")
 RECTIFIED = re.compile(r"rect_(\d+)_(\d|max)(?!\d)")  # DTU's own names: the view, from 1, and the light condition
@@ -72,7 +71,8 @@ def load_dtu(data: DataConfig) -> Scene:
         photographs=Photographs(image=files.image, alpha=files.alpha if files.has_alpha else None, mask=mask),
         white_background=data.white_bkgd,
         path=through_cameras(poses[list(train)]),
-        notes=(*image_notes, *light_notes, *camera_notes, *files.notes, *mask_notes),
+        notes=(*image_notes, *light_notes, *camera_notes, *files.notes, *mask_notes,
+               *copies_note(paths, poses, train, test)),
     )
 
 

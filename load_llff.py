@@ -11,13 +11,13 @@ import torch
 from infonerf.config import DataConfig
 from infonerf.scene.cameras import NDC, Cameras, Pixels
 from infonerf.scene.checks import LARGEST, matrix_fault, require_folder
-from infonerf.scene.photographs import ImageFiles
+from infonerf.scene.normalise import moved_poses, scale_of
+from infonerf.scene.photographs import ENDINGS, ImageFiles, copies_note
 from infonerf.scene.poses import common_point, look_along, normalised
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import check_views, choose_views, unseen_pool
 from infonerf.system.errors import InputError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 CLOSEST = 1 / 0.75  # z-depth of the least bound in the scene's world: the released bd_factor
 PATH_POSES, PATH_TURNS = 120, 2
 
@@ -40,8 +40,8 @@ def load_llff(data: DataConfig) -> Scene:
     paths, reduction = find_images(folder, data.factor, n_views)
     world = recentring(poses, bounds)
     if data.spherify:
-        world = spherical(transformed(world, poses), file) @ world
-    poses, bounds = transformed(world, poses), bounds * scale_of(world)
+        world = spherical(moved_poses(world, poses), file) @ world
+    poses, bounds = moved_poses(world, poses), bounds * scale_of(world)
     train, test = split_views(poses, data)
 
     files = ImageFiles(paths, train[0], views=train[1:], others=test, half=False, white=data.white_bkgd,
@@ -64,7 +64,7 @@ def load_llff(data: DataConfig) -> Scene:
         white_background=data.white_bkgd,
         path=circle_around(poses) if data.spherify else spiral(poses, bounds),
         world=world,
-        notes=files.notes,
+        notes=(*files.notes, *copies_note(paths, poses, train, test)),
     )
     if ndc:
         check_forward(scene)
@@ -205,16 +205,6 @@ def check_forward(scene: Scene) -> None:
 
 
 # The world: similarities (4 4) from that of the files, and paths in it.
-
-
-def scale_of(world: np.ndarray) -> float:
-    return float(np.cbrt(np.linalg.det(world[:3, :3])))
-
-
-def transformed(world: np.ndarray, poses: np.ndarray) -> np.ndarray:
-    """Poses (v 3 4) after a similarity of the world."""
-    turned, centres = world[:3, :3] @ poses[:, :, :3] / scale_of(world), poses[:, :, 3] @ world[:3, :3].T + world[:3, 3]
-    return np.concatenate([turned, centres[..., None]], axis=-1)
 
 
 def to_frame(pose: np.ndarray, scale: float) -> np.ndarray:

@@ -4,6 +4,7 @@ COLMAP finds the cameras; what is written is images/ and sparse/0 of an undistor
 and make_scene.json.
 """
 
+import shlex
 import signal
 import sys
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def run(argv: list[str]) -> int:
     require_pycolmap()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half done goes away
     make_scene(Request(given.photographs, given.output, given.frames, given.fov, given.focal))
-    say(f"next: python run_nerf.py --config configs/capture.txt --datadir {given.output}")
+    say(f"next: python run_nerf.py --config configs/capture.txt --datadir {shlex.quote(str(given.output))}")
     return 0
 
 

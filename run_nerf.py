@@ -9,8 +9,9 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +43,10 @@ from infonerf.training.fixed_step import FixedStepper
 from infonerf.training.generators import Generators, create_generators
 from infonerf.training.sampler import RayBatch, RaySampler
 from infonerf.training.terms import Loss, StepView, Terms, loss_terms, needed_groups, total_loss
-from loss import losses_of
+from infonerf.viewer.frames import Source
+from infonerf.viewer.server import require_viser
+from infonerf.viewer.watch import Watch
+from loss import losses_of, ray_entropy
 from run_nerf_helpers import (
     OpenedRun,
     block_size,
@@ -124,6 +128,12 @@ class Trainer:
         networks = self.average.networks if self.average else self.networks
         networks.set_step(self.step)
         return self.renderer.for_pictures(networks)
+
+    def live_renderer(self) -> Renderer:
+        """The same with the training's own grid, as it is: for pictures that are soon out of date."""
+        networks = self.average.networks if self.average else self.networks
+        networks.set_step(self.step)
+        return replace(self.renderer, networks=networks)
 
     def train_step(self) -> tuple[Terms, dict[str, Rendering]]:
         """One update, with other rays where the gradient of the first ones is not finite; returns the terms of the
@@ -272,7 +282,7 @@ def create_held_out(config: Config, scene: Scene, device: torch.device) -> HeldO
 # Start or resume.
 
 
-def resume(trainer: Trainer, found: checkpoint.Checkpoint, config: Config) -> None:
+def resume(trainer: Trainer, found: checkpoint.Checkpoint, config: Config, scene: Scene) -> None:
     """Go on exactly where a checkpoint stands, as far as it says where that is."""
     parts = trainer.parts
     if found.path.resolve().parent != config.run.folder.resolve():  # of another run nothing is known here
@@ -287,7 +297,7 @@ def resume(trainer: Trainer, found: checkpoint.Checkpoint, config: Config) -> No
         say(f"{found.path}: holds no optimizer state, starting it afresh")
     if "random_states" in missing:
         say(f"{found.path}: holds no generator state (a file of another program): the draws start from the seed")
-    say_changes(found, config)
+    say_changes(found, config, scene)
 
 
 # Saving.
@@ -331,9 +341,12 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def train(trainer: Trainer, config: Config, scene: Scene, log: Log, interrupt: Interrupt) -> None:
+def train(
+    trainer: Trainer, config: Config, scene: Scene, log: Log, interrupt: Interrupt,
+    after_step: Callable[[int, Terms], bool] = lambda step, terms: False,
+) -> None:
     """Steps until N_iters, or until held-out views gain nothing, with a line, scalars, checkpoints and test views when
-    they are due."""
+    they are due. after_step: hears of each, and says whether that took time."""
     n_steps, saving = config.stopping.N_iters, config.saving
     with progress_bar(total=n_steps, initial=trainer.step, unit="step", desc="training") as bar:
         clock = time.perf_counter()
@@ -352,7 +365,8 @@ def train(trainer: Trainer, config: Config, scene: Scene, log: Log, interrupt: I
                     say(f"saved {save(trainer, config)}")
                 elif to_save:
                     save_or_warn(trainer, config)
-            if make_pictures(trainer, config, scene, log, interrupt) or to_measure:
+            made = make_pictures(trainer, config, scene, log, interrupt)
+            if after_step(trainer.step, terms) or made or to_measure:
                 clock = time.perf_counter()
 
 
@@ -468,6 +482,9 @@ def run_rendering(config: Config, ranks: Ranks) -> int:
 
 
 def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
+    if config.looking.view:
+        with ranks.together():
+            require_viser()
     device, scene = load_device_and_scene(config, ranks)
     with ranks.together():
         trainer = create_trainer(config, scene, device, ranks)
@@ -482,7 +499,7 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
     if found:
         with ranks.together():
             require_same_world(scene, found.path.parent)
-            resume(trainer, found, config)
+            resume(trainer, found, config, scene)
         say(f"going on from {found.path}, step {trainer.step}")
     if trainer.step >= config.stopping.N_iters or trainer.stopped_early:
         early = ", where the training was stopped early" if trainer.stopped_early else ""
@@ -521,11 +538,12 @@ def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[s
     ranks.of_first(lambda: prepare_folder(config, scene, trainer.step))
     if config.saving.wandb and ranks.first:
         wandb_run = start_wandb(config.run.expname, config.saving.wandb_group, config.values(), folder)
+    watch = open_watch(trainer, config, scene) if config.looking.view and ranks.first else None
     log = Log(folder, trainer.step, wandb_run)
     try:
         with Interrupt(ranks) as interrupt:
             try:
-                train(trainer, config, scene, log, interrupt)
+                train(trainer, config, scene, log, interrupt, *([watch.after_step] if watch else []))
             except Stopped as stopped:
                 interrupt.hold_on()
                 say(f"{stopped}: saved {save(trainer, config)}; to go on:\n  {resume_command(config, argv, ranks)}")
@@ -537,10 +555,22 @@ def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[s
         return 1
     finally:
         log.close()
+        if watch:
+            watch.close()
     say_best(trainer, folder)
     early = ", stopped early" if trainer.stopped_early else ""
     say(f"done: {trainer.step} steps{early}, {folder}")
     return 0
+
+
+def open_watch(trainer: Trainer, config: Config, scene: Scene) -> Watch:
+    """The page beside a training, which changes none of its numbers."""
+
+    def source() -> Source:
+        return Source(trainer.live_renderer(), scene.cameras)
+
+    run, n_steps, alone = config.run, config.stopping.N_iters, trainer.ranks.size == 1
+    return Watch(run.expname, run.folder, scene, source, ray_entropy, n_steps, alone)
 
 
 def say_best(trainer: Trainer, folder: Path) -> None:

@@ -18,7 +18,7 @@ from infonerf.fields.nerf import Annealing, NeRF
 from infonerf.rendering.dense import DenseQuery
 from infonerf.rendering.groups import KNOWN, PATCH, SEEN, UNSEEN
 from infonerf.rendering.occupancy import CELLS, Occupancy
-from infonerf.rendering.pictures import render_path
+from infonerf.rendering.pictures import render_path, video_cameras
 from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
 from infonerf.scene.camera_checks import with_checked_cameras
@@ -38,6 +38,7 @@ from infonerf.training import checkpoint
 from infonerf.training.generators import create_generators
 from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, RotatedPose
 from infonerf.training.sampler import Crop, KnownPixels, RangeAnnealing, RaySampler, TrainingColours, central_crop
+from infonerf.viewer.paths import cameras_of, moved, read_path
 from load_blender import load_blender
 from load_capture import load_capture
 from load_dtu import load_dtu
@@ -377,16 +378,27 @@ def loaded_run(
     averaged = config.optimiser.ema_decay > 0 and found.has_average
     found.load(checkpoint.network_parts(networks, checkpoint.AVERAGE_KEYS if averaged else checkpoint.NETWORK_KEYS))
     networks.set_step(found.step)
-    say_changes(found, config)
+    say_changes(found, config, scene)
     say(f"rendering {found.path}, step {found.step}, on {device}")
     renderer = create_renderer(config, scene, networks).for_pictures(networks)
     return OpenedRun(config, scene, renderer, found.step, interrupt)
 
 
-def say_changes(found: checkpoint.Checkpoint, config: Config) -> None:
+def checkpoint_renderer(config: Config, scene: Scene, device: torch.device) -> Renderer:
+    """Of the checkpoint that a config names, of a scene that is loaded already."""
+    return loaded_run(config, scene, device, find_checkpoint(config), Interrupt()).renderer
+
+
+def say_changes(found: checkpoint.Checkpoint, config: Config, scene: Scene) -> None:
     """Which options differ from those that a checkpoint of ours was trained with."""
-    for change in changed_since(found.content["options"], config) if found.written_here else ():
+    if not found.written_here:
+        return
+    before, data = found.content["options"], config.data
+    for change in changed_since(before, config):
         say(change)
+    if scene.photographs.alpha and "drop_alpha" not in before and not (data.white_bkgd or data.drop_alpha):
+        say("changed since the checkpoint, which is of an older version: photographs are composited on black; "
+            "--drop_alpha takes them as they were taken then")
 
 
 # Evaluating a run.
@@ -422,10 +434,18 @@ def picture_folder(config: Config, kind: str, step: int) -> Path:
 
 
 def render_run_path(run: OpenedRun, kind: str) -> None:
-    """The video of a run's path in basedir/expname/KIND_STEP."""
-    folder = picture_folder(run.config, kind, run.step)
-    run.interrupt.ranks.of_first(lambda: make_folder(folder))
-    render_path(run.renderer, run.scene, folder, max(run.config.looking.render_factor, 1), run.interrupt)
+    """The video of a run's path in basedir/expname/KIND_STEP, or that of a file (path), whose name its files take."""
+    looking, scene, ranks = run.config.looking, run.scene, run.interrupt.ranks
+    folder, factor = picture_folder(run.config, kind, run.step), max(looking.render_factor, 1)
+    given = looking.path if looking.instead_of_training else None
+    with ranks.together():
+        path = moved(read_path(given), scene.world) if given else None
+    ranks.of_first(lambda: make_folder(folder))
+    if path is None:
+        render_path(run.renderer, scene, video_cameras(scene), folder, factor, run.interrupt)
+    else:
+        cameras, prefix = cameras_of(path, scene.cameras), f"{Path(given).stem}_"
+        render_path(run.renderer, scene, cameras, folder, factor, run.interrupt, path.fps, prefix)
 
 
 def views_of(scene: Scene, kind: str, measured: bool = False) -> tuple[int, ...]:

@@ -427,9 +427,16 @@ class LookingConfig:
         False, "render_only: the video of a path (blender: a circle; else through the cameras)",
         needs="render_only",
     )
+    path: str | None = option(
+        None, "render_mypath: of a file instead, in nerfstudio's camera-path format, in the world of the scene's files",
+        path=True, ours=True, needs="render_mypath",
+    )
     render_factor: int = option(0, "render at 1/n of the size; 0 = full", COUNT)
     ckpt_render_iter: int | None = option(
         None, "render the checkpoint of this step", POSITIVE, needs="render_only or eval_only"
+    )
+    view: bool = option(
+        False, "training: a page in the browser to watch it (docs/viewer.md); afterwards: view.py", ours=True
     )
 
     def __post_init__(self):
@@ -549,5 +556,6 @@ NEEDS: dict[str, Callable[[Config], Any]] = {
     "dataset_type capture": lambda config: config.data.may_be("capture"),
     "dataset_type blender or capture": lambda config: config.data.may_be("blender", "capture"),
     "render_only": lambda config: config.looking.render_only,
+    "render_mypath": lambda config: config.looking.render_mypath,
     "render_only or eval_only": lambda config: config.looking.instead_of_training,
 }

@@ -41,7 +41,7 @@ OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", 
         "cuda_graphs": True,
         "density_bias": 0.0, "unseen_poses": "no_test", "pixel_center": 0.0, "dtu_intrinsics": "shared",
         "drop_alpha": False, "image_scale": 1.0, "fewshot_choice": "random", "allow_outside": False,
-        "keep_checkpoints": 0, "near": None, "far": None}
+        "keep_checkpoints": 0, "near": None, "far": None, "path": None, "view": False}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
           "range_start": 0.5, "range_end_iter": 0,
@@ -49,7 +49,7 @@ BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "e
           "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0,
           "i_val": 0, "val_scene": None, "patience": 0, "depth_prior": "points", "depth_prior_lambda": 0.0,
           "depth_prior_sigma": 0.01, "depth_prior_end_iter": 0, "N_depth": 64, "longest_side": 800, "normalize": True,
-          "drop_alpha": False}
+          "path": None, "view": False}
 
 
 def defaults():

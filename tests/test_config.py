@@ -108,7 +108,7 @@ def test_identity_is_what_changes_a_picture_of_the_trained_run():
     assert DEFAULTS.keys() - identity.keys() == {
         "expname", "basedir", "device", "no_reload", "ft_path", "i_print", "i_weights", "keep_checkpoints", "i_testset",
         "i_img", "i_video", "wandb", "i_wandb", "wandb_group", "N_iters", "i_val", "val_scene", "patience",
-        "render_only", "eval_only", "render_test", "render_train", "render_mypath", "ckpt_render_iter",
+        "render_only", "eval_only", "render_test", "render_train", "render_mypath", "ckpt_render_iter", "path", "view",
         "datadir", "maskdir", "allow_outside", "chunk", "netchunk", "cuda_graphs",
     }  # fmt: skip
     assert all(config.values()[name] == value for name, value in identity.items())

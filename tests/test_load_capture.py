@@ -87,6 +87,12 @@ def test_the_files_own_world(transforms):
     assert (scaled.near, scaled.far) == pytest.approx((scale * scene.near, scale * scene.far))
 
 
+def test_photographs_that_are_trained_on_and_tested_on(transforms):
+    shutil.copyfile(transforms / "images/001.png", transforms / "images/000.png")
+    [note] = [note for note in load(transforms).notes if "WARNING" in note]
+    assert note.startswith(f"WARNING: {transforms}/images/000.png is a copy of a photograph that is trained on, for 1")
+
+
 def test_the_world_does_not_depend_on_the_split(transforms):
     one, other = load(transforms), load(transforms, train_scene=[1, 4], test_scene=[2])
     assert (one.world == other.world).all() and (one.near, one.far) == (other.near, other.far)
@@ -340,7 +346,10 @@ def nearest(scene, known, points):
 
 
 def test_points_give_near_far_and_bounds(tmp_path):
-    scene = load(write_colmap(tmp_path / "colmap"))
+    folder = write_colmap(tmp_path / "colmap")
+    assert load(folder).bounds is None  # what has no points may be around
+    write_images(folder / "images", names(), channels=4)
+    scene = load(folder)
     points = normalise.moved_points(scene.world, sparse_points()[np.arange(60) % 3 > 0])
     depths = np.stack([-(points - pose[:, 3]) @ pose[:, 2] for pose in scene.poses])
     assert (scene.near, scene.far) == pytest.approx((0.9 * depths.min(), 1.1 * depths.max()), rel=0.02)
@@ -348,6 +357,7 @@ def test_points_give_near_far_and_bounds(tmp_path):
     assert np.abs(scene.bounds).max() < 2 * normalise.CONTENT
     folder = write_transforms(tmp_path / "transforms", ply_file_path="p.ply")
     write_ply(folder / "p.ply", sparse_points(), "binary_little_endian")
+    write_images(folder / "images", names(), channels=4)
     scene = load(folder)
     assert scene.known_depths is None and scene.bounds is not None
     points = normalise.moved_points(scene.world, sparse_points())

@@ -103,3 +103,10 @@ def test_the_focal_length_that_is_given(photographs, tmp_path, no_colmap, monkey
     assert [photograph.focal for photograph in jobs[0].photographs] == pytest.approx([focal] * 2)
     said = capsys.readouterr().out
     assert ("from the command line, kept" if focal else "estimated from a guess of 0.8 x the longer side") in said
+
+
+def test_the_next_command_can_be_copied(photographs, monkeypatch, capsys):
+    for name in ("require_pycolmap", "make_scene"):
+        monkeypatch.setattr(make_scene, name, lambda *_: None)
+    assert main([str(photographs), "--output", "my scene"]) == 0
+    assert "--datadir 'my scene'\n" in capsys.readouterr().out

@@ -10,10 +10,10 @@ from support.runs import ROOT
 # Each room may import those that stand before it, and files of its own. What stands below training takes plain
 # arguments, never the config.
 ORDER = ["version", "system", "fields", "scene", "capture", "config", "rendering", "evaluation", "training", "export",
-         "report", "command_line", "jobs", "slurm", "batch"]  # fmt: skip
-WITHOUT_CONFIG = {"system", "fields", "scene", "capture", "rendering", "evaluation", "export"}
+         "viewer", "report", "command_line", "jobs", "slurm", "batch"]  # fmt: skip
+WITHOUT_CONFIG = {"system", "fields", "scene", "capture", "rendering", "evaluation", "export", "viewer"}
 HELPERS = ["loss", "load_blender", "load_capture", "load_dtu", "load_llff", "run_nerf_helpers"]
-SCRIPTS = ["run_nerf", "evaluate", "report", "duplicate_config", "make_scene", "export_mesh"]
+SCRIPTS = ["run_nerf", "evaluate", "report", "duplicate_config", "make_scene", "export_mesh", "view"]
 LIBRARY = sorted((ROOT / "infonerf").rglob("*.py"))
 
 

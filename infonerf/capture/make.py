@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from infonerf.capture.dataset import Model, write_dataset
-from infonerf.capture.photographs import HEIF, PLAIN, Photograph, find_photographs, names, prepare
+from infonerf.capture.photographs import HEIF, Photograph, find_photographs, names, prepare
 from infonerf.capture.picture import draw
 from infonerf.capture.reconstruct import (
     ATTEMPTS,
@@ -28,6 +28,7 @@ from infonerf.capture.reconstruct import (
     require_pycolmap,
 )
 from infonerf.capture.videos import write_frames
+from infonerf.scene.photographs import ENDINGS
 from infonerf.system.errors import InputError
 from infonerf.system.logs import progress_bar, say
 from infonerf.version import VERSION
@@ -80,7 +81,7 @@ def check_source(source: Path) -> bool:
         return False
     if not source.is_file():
         raise InputError(f"{source}: found nothing there, expected a folder of photographs or a video")
-    if source.suffix.lower() in PLAIN + HEIF:
+    if source.suffix.lower() in ENDINGS + HEIF:
         raise InputError(f"{source}: found one photograph, expected a folder of two or more, or a video")
     return True
 

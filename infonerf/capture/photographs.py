@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from infonerf.scene.photographs import decoded
+from infonerf.scene.photographs import ENDINGS, decoded
 from infonerf.system.errors import InputError
 from infonerf.system.logs import say
 
-PLAIN = (".jpg", ".jpeg", ".png", ".webp")
 HEIF = (".heic", ".heif")
 OTHER_PICTURES = (".tif", ".tiff", ".bmp", ".gif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
 
@@ -45,7 +44,7 @@ class Photograph:
 def find_photographs(folder: Path) -> list[Path]:
     """The photographs in a folder, by name. Raises InputError where there are none, or HEIC that cannot be read."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    found = [path for path in files if path.suffix.lower() in PLAIN + HEIF]
+    found = [path for path in files if path.suffix.lower() in ENDINGS + HEIF]
     others = [path.name for path in files if path.suffix.lower() in OTHER_PICTURES]
     if others:
         say(f"WARNING: {folder}: left out {names(others)}, expected JPEG, PNG, WebP or HEIC")
@@ -89,7 +88,7 @@ def prepare(paths: Sequence[Path], working: Path, step: Callable[[], None]) -> l
             name = f"_{name}"
         width, height = image.size
         camera = (width, height, exif.get(MAKE), exif.get(MODEL), *focal_tags(exif))
-        upright = path.suffix.lower() in PLAIN and exif.get(ORIENTATION, 1) == 1
+        upright = path.suffix.lower() in ENDINGS and exif.get(ORIENTATION, 1) == 1
         copy = working / working_name(len(photographs))
         image.convert("RGB").save(copy, format="JPEG", quality=98, subsampling=0)
         photographs.append(Photograph(path, name, width, height, camera, focal_of(exif, width, height), upright))

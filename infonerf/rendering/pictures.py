@@ -118,34 +118,41 @@ def entropy_colours(fraction: np.ndarray) -> np.ndarray:
 # Videos: rgb.mp4, depth.mp4, and a small looping GIF of each.
 
 
-def render_path(
-    renderer: Renderer, scene: Scene, folder: Path, factor: int = 1, interrupt: Interrupt | None = None
-) -> None:
-    """Render the scene's video path, or one through its training cameras, to `folder`, at 1/factor of the size of the
-    first training view."""
-    interrupt = interrupt or Interrupt()
+def video_cameras(scene: Scene) -> Cameras:
+    """Of the scene's video: along its path, or one through its training cameras, as large as the first of these."""
     path = through_cameras(scene.poses[list(scene.split.train)]) if scene.path is None else scene.path
-    cameras = scene.cameras_at(path).to(renderer.networks.device).scaled(factor)
+    return scene.cameras_at(path)
+
+
+def render_path(
+    renderer: Renderer, scene: Scene, cameras: Cameras, folder: Path, factor: int = 1,
+    interrupt: Interrupt | None = None, fps: float = FPS, prefix: str = "",
+) -> None:
+    """Render what each of `cameras` sees, at 1/factor of its size, to videos in `folder`, whose names begin with
+    `prefix`."""
+    interrupt = interrupt or Interrupt()
+    cameras = cameras.to(renderer.networks.device).scaled(factor)
     frames = {"rgb": [], "depth": []}
     n_rays = sum(height * width for height, width in cameras.sizes)
     with progress_bar(total=n_rays, unit="ray", unit_scale=True, desc="video", leave=False) as bar:
         for image in images(renderer, cameras, interrupt, bar.update):
             frames["rgb"].append(eight_bit(image.rgb))
             frames["depth"].append(depth_colours(unit_depth(image, scene.near, scene.far)))
-    interrupt.ranks.of_first(lambda: write_videos(folder, frames))
-    say(f"{len(cameras)} frames in {folder}: rgb.mp4, depth.mp4, rgb.gif, depth.gif")
+    interrupt.ranks.of_first(lambda: write_videos(folder, frames, fps, prefix))
+    names = ", ".join(f"{prefix}{name}" for name in ("rgb.mp4", "depth.mp4", "rgb.gif", "depth.gif"))
+    say(f"{len(cameras)} frames in {folder}: {names}")
 
 
-def write_videos(folder: Path, frames: dict[str, list[np.ndarray]]) -> None:
+def write_videos(folder: Path, frames: dict[str, list[np.ndarray]], fps: float = FPS, prefix: str = "") -> None:
     for name, pictures in frames.items():
-        write_mp4(folder / f"{name}.mp4", np.stack(pictures))
-        write_gif(folder / f"{name}.gif", pictures)
+        write_mp4(folder / f"{prefix}{name}.mp4", np.stack(pictures), fps)
+        write_gif(folder / f"{prefix}{name}.gif", pictures)
 
 
-def write_mp4(path: Path, frames: np.ndarray) -> None:
+def write_mp4(path: Path, frames: np.ndarray, fps: float = FPS) -> None:
     """n h w 3, uint8; an odd height or width loses its last line, as the codec wants even ones."""
     even = frames[:, : max(frames.shape[1] // 2 * 2, 2), : max(frames.shape[2] // 2 * 2, 2)]
-    iio.imwrite(path, even, plugin="FFMPEG", fps=FPS, quality=8, macro_block_size=2)
+    iio.imwrite(path, even, plugin="FFMPEG", fps=fps, quality=8, macro_block_size=2)
 
 
 def write_gif(path: Path, frames: list[np.ndarray]) -> None:

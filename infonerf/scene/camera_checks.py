@@ -5,20 +5,18 @@ Poses are v 3 4, camera to world, OpenGL axes (x right, y up, looking along -z).
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
 from infonerf.scene.checks import have_pose_of, unscaled
-from infonerf.scene.poses import normalised
+from infonerf.scene.poses import Meeting, meeting_of
 from infonerf.scene.scene import Scene
 from infonerf.system.errors import InputError
 
-PARALLEL = np.radians(2.0)  # about: optical axes that spread less have no point in common
 MEET, MEET_WELL = 0.25, 0.1  # of their distance from a point, by how much the axes of cameras that look at it miss it
 FAR_AWAY = 1000.0  # of the scene's size, and of units
 FACTORS = (2, 4, 8, 1 / 2, 1 / 4, 1 / 8)
-NARROW, WIDE = 5.0, 150.0  # degrees
+NARROW, WIDE = 12.0, 150.0  # degrees
 MOST_COMPARED = 20  # views
 
 
@@ -74,32 +72,6 @@ def near_origin(scene: Scene) -> Scene:
 # What the training cameras look at.
 
 
-class Meeting(NamedTuple):
-    """The point nearest to the optical axes of cameras. depths: v, its z-depths. miss: how far from the axes it is, of
-    its mean distance."""
-
-    point: np.ndarray
-    depths: np.ndarray
-    miss: float
-
-    def within(self, miss: float) -> bool:
-        """Whether all cameras look at it."""
-        return bool((self.depths > 0).all()) and self.miss < miss
-
-
-def meeting_of(poses: np.ndarray) -> Meeting | None:
-    """None where the axes are nearly parallel."""
-    centres, forward = poses[:, :, 3], normalised(-poses[:, :, 2])
-    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]  # distance from an axis is |across (point - centre)|
-    if np.linalg.eigvalsh(across.mean(0))[0] < PARALLEL**2:
-        return None
-    point = np.linalg.solve(across.sum(0), np.einsum("vij,vj->i", across, centres))
-    offsets = point - centres
-    missed = np.linalg.norm(np.einsum("vij,vj->vi", across, offsets), axis=1)
-    mean = np.linalg.norm(offsets, axis=1).mean()
-    return Meeting(point, (offsets * forward).sum(1), float(np.sqrt((missed**2).mean()) / max(mean, 1e-300)))
-
-
 def inverted(poses: np.ndarray) -> np.ndarray:
     rotations = np.swapaxes(poses[:, :, :3], 1, 2)
     return np.concatenate([rotations, -rotations @ poses[:, :, 3:]], axis=2)
@@ -109,11 +81,19 @@ def flipped(poses: np.ndarray) -> np.ndarray:
     return poses * np.array([1, -1, -1, 1])
 
 
+OPENCV = "with the axes of OpenCV (x right, y down, looking along z)"
 MISTAKES = {
-    "the axes of OpenCV (x right, y down, looking along z)": flipped,
+    OPENCV: flipped,
     "world to camera": inverted,
     "world to camera with the axes of OpenCV": lambda poses: flipped(inverted(poses)),
 }
+
+
+def likely_mistakes(poses: np.ndarray) -> list[str]:
+    """Those without which the cameras would look at a point, the one that explains them best first."""
+    meetings = {mistake: meeting_of(mended(poses)) for mistake, mended in MISTAKES.items()}
+    found = [mistake for mistake, meeting in meetings.items() if meeting and meeting.within(MEET_WELL)]
+    return sorted(found, key=lambda mistake: meetings[mistake].miss)
 
 
 def findings_of_poses(scene: Scene) -> list[str]:
@@ -129,15 +109,14 @@ def findings_of_poses(scene: Scene) -> list[str]:
     if meeting and meeting.within(MEET):
         return found + findings_of_meeting(scene, meeting)
     seen, near_far = views_in_common(scene), f"near {scene.near:g} and far {scene.far:g}"
-    for mistake, mended in MISTAKES.items():
-        would = meeting_of(mended(poses))
-        if would and would.within(MEET_WELL):
-            line = (f"the training cameras do not look at a point in common, but would if their poses were {mistake}; "
-                    "expected camera to world with the axes of OpenGL (x right, y up, looking along -z)")
-            outwards = mended is flipped  # as a room may be photographed
-            if not seen.any() or (len(poses) > 2 and not outwards):
-                raise InputError(f"scene {scene.name}: {line}")
-            return [*found, f"WARNING: {line}"]
+    if mistakes := likely_mistakes(poses):
+        line = (f"the training cameras do not look at a point in common, but would if their poses were "
+                f"{', or '.join(mistakes)}; expected camera to world with the axes of OpenGL (x right, y up, "
+                "looking along -z)")
+        outwards = OPENCV in mistakes  # as a room may be photographed
+        if not seen.any() or (len(poses) > 2 and not outwards):
+            raise InputError(f"scene {scene.name}: {line}")
+        return [*found, f"WARNING: {line}"]
     if not seen.any():
         found.append(f"WARNING: no two training cameras see a point in common between {near_far}")
     elif not seen.all():

@@ -22,8 +22,6 @@ from infonerf.scene.photographs import composited, decoded, image_size, read_dep
 from infonerf.scene.poses import normalised
 from infonerf.system.errors import InputError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-
 
 class View(NamedTuple):
     """A photograph. name: its path in the capture. pose: 3 4, OpenGL, in the files' world. lens: of the file's size.

@@ -1,7 +1,7 @@
 """Whether what a data set's files say can be a scene: cameras, names, files, folders."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +75,3 @@ def require_folder(path: str | Path, option: str) -> Path:
     if not os.path.isdir(path):
         raise InputError(f"--{option} {path}: found no such folder, expected the scene's files there")
     return Path(path)
-
-
-def require_files(paths: Iterable[Path]) -> None:
-    """Raise InputError for the first of `paths` that is not a file."""
-    for path in paths:
-        if not os.path.isfile(path):
-            raise InputError(f"{path}: the image is missing, expected every image that the scene's files name")

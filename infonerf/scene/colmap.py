@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infonerf.scene.capture import ENDINGS, Capture, View, existing
+from infonerf.scene.capture import Capture, View, existing
 from infonerf.scene.checks import LARGEST
 from infonerf.scene.distortion import MODELS, Lens
+from infonerf.scene.photographs import ENDINGS
 from infonerf.system.errors import InputError
 
 MODEL_IDS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV",

@@ -1,11 +1,10 @@
 """What kind of scene a folder holds, by its files."""
 
-import json
 from pathlib import Path
 
 from infonerf.scene.checks import require_folder
 from infonerf.scene.colmap import model_folder
-from infonerf.scene.transforms import OF_SPLITS, ONE
+from infonerf.scene.transforms import OF_SPLITS, ONE, read_json
 from infonerf.system.errors import InputError
 
 CAMERAS_OF = {"cameras.npz": "dtu", "cameras_sphere.npz": "dtu", "cameras_large.npz": "dtu", "poses_bounds.npy": "llff",
@@ -31,7 +30,6 @@ def found_kind(datadir: str | None) -> tuple[str, str]:
 def has_angle(path: Path) -> bool:
     """Whether a JSON file has a camera_angle_x; true of one that cannot be read, too, of which a loader says more."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        return "camera_angle_x" in read_json(path)
+    except InputError:
         return True
-    return not isinstance(content, dict) or "camera_angle_x" in content

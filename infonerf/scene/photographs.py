@@ -1,5 +1,7 @@
 """Image files -> arrays: photographs, their alpha, true depths. Axes: h w pixels; v views."""
 
+import filecmp
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -8,9 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from infonerf.scene.checks import have_pose_of
 from infonerf.system.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of their files, in lower case
 MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: deflate packs no better than 1032 to 1
 
 
@@ -74,6 +78,28 @@ def unusable_note(paths: Sequence[Path], size: tuple[int, int]) -> tuple[str, ..
             faults.append(str(error))
     more = f" (and {len(faults) - 1} others)" if len(faults) > 1 else ""
     return (f"WARNING: {faults[0]}{more}; such views are not measured",) if faults else ()
+
+
+def copies_note(paths: Sequence[Path], poses: np.ndarray, train: Sequence[int], test: Sequence[int]) -> tuple[str, ...]:
+    """A note on test views whose files are copies of ones that are trained on, at other poses. (camera_checks looks at
+    poses.) `paths`, `poses` (v 3 4): of all views."""
+    trained: dict[int, list[Path]] = {}
+    for view in train:
+        trained.setdefault(os.path.getsize(paths[view]), []).append(paths[view])
+    same_pose = have_pose_of(poses[list(test)], poses[list(train)])
+    others = [paths[view] for view, same in zip(test, same_pose, strict=True) if not same]
+    copies = [path for path in others if os.path.isfile(path)
+              and any(same_bytes(path, other) for other in trained.get(os.path.getsize(path), ()))]
+    return (f"WARNING: {copies[0]} is a copy of a photograph that is trained on, for {len(copies)} of {len(test)} test "
+            "views: what is measured there says nothing of unseen views",) if copies else ()  # fmt: skip
+
+
+def same_bytes(path: Path, other: Path) -> bool:
+    """Of files of one size; False for one that cannot be read, of which more is said elsewhere."""
+    try:
+        return os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False
 
 
 def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -3,6 +3,8 @@
 Poses are 3 4, camera to world, OpenGL axes (x right, y up, looking along -z).
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -31,22 +33,45 @@ def normalised(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def common_point(poses: np.ndarray) -> np.ndarray | None:
-    """The point that cameras (v 3 4) look at: the nearest to all optical axes in the least squares sense; for cameras
-    that face each other along a line, half-way between them. None where it is not in front of every camera, or where
-    the axes are nearly parallel."""
+class Meeting(NamedTuple):
+    """The point nearest to the optical axes of cameras. depths: v, its z-depths. miss: how far from the axes it is, of
+    its mean distance."""
+
+    point: np.ndarray
+    depths: np.ndarray
+    miss: float
+
+    def within(self, miss: float) -> bool:
+        """Whether all cameras look at it."""
+        return bool((self.depths > 0).all()) and self.miss < miss
+
+
+def meeting_of(poses: np.ndarray) -> Meeting | None:
+    """What cameras (v 3 4) look at, in the least squares sense. None where their axes are nearly parallel."""
     centres, forward = poses[:, :, 3], normalised(-poses[:, :, 2])
     across = np.eye(3) - forward[:, :, None] * forward[:, None, :]  # distance from an axis is |across (point - centre)|
-    spreads, directions = np.linalg.eigh(across.mean(0))
-    if spreads[0] < (np.radians(LEAST_ANGLE) / 2) ** 2:
-        line = directions[:, 0]
-        ahead = forward @ line > 0
-        if ahead.all() or not ahead.any():
-            return None
-        along = (centres[ahead] @ line).mean() / 2 + (centres[~ahead] @ line).mean() / 2
-        point = centres.mean(0) + (along - centres.mean(0) @ line) * line
-    else:
-        point = np.linalg.solve(across.sum(0), np.einsum("vij,vj->i", across, centres))
+    if np.linalg.eigvalsh(across.mean(0))[0] < (np.radians(LEAST_ANGLE) / 2) ** 2:
+        return None
+    point = np.linalg.solve(across.sum(0), np.einsum("vij,vj->i", across, centres))
+    offsets = point - centres
+    missed = np.linalg.norm(np.einsum("vij,vj->vi", across, offsets), axis=1)
+    mean = np.linalg.norm(offsets, axis=1).mean()
+    return Meeting(point, (offsets * forward).sum(1), float(np.sqrt((missed**2).mean()) / max(mean, 1e-300)))
+
+
+def common_point(poses: np.ndarray) -> np.ndarray | None:
+    """The point that cameras (v 3 4) look at: where their axes meet; for cameras that face each other along a line,
+    half-way between them. None where it is not in front of every camera, or where the axes are nearly parallel."""
+    meeting = meeting_of(poses)
+    if meeting is not None:
+        return meeting.point if (meeting.depths > 0).all() else None
+    centres, forward = poses[:, :, 3], normalised(-poses[:, :, 2])
+    line = np.linalg.eigh(np.einsum("vi,vj->ij", forward, forward))[1][:, -1]
+    ahead = forward @ line > 0
+    if ahead.all() or not ahead.any():
+        return None
+    along = (centres[ahead] @ line).mean() / 2 + (centres[~ahead] @ line).mean() / 2
+    point = centres.mean(0) + (along - centres.mean(0) @ line) * line
     return point if (((point - centres) * forward).sum(-1) > 0).all() else None
 
 

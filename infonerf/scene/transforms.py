@@ -12,10 +12,10 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from infonerf.scene.capture import ENDINGS, Capture, View, existing
+from infonerf.scene.capture import Capture, View, existing
 from infonerf.scene.checks import LARGEST, matrix_fault
 from infonerf.scene.distortion import COEFFICIENTS, MODELS, Lens
-from infonerf.scene.photographs import image_size
+from infonerf.scene.photographs import ENDINGS, image_size
 from infonerf.system.errors import InputError
 
 ONE, OF_SPLITS = "transforms.json", {split: f"transforms_{split}.json" for split in ("train", "val", "test")}
@@ -58,10 +58,11 @@ def read_frames(path: Path, content: dict, allow_outside: bool) -> list[View]:
 
 
 def read_json(path: Path) -> dict:
+    """The object in a JSON file, in any of the encodings of JSON, with or without a byte order mark."""
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"{path.stat().st_size} bytes")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):

@@ -285,7 +285,8 @@ def read(path: str | Path) -> Checkpoint:
         if out_of_memory(error):  # no fault of the file
             raise
         reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
-        if re.search("weights.only", reason, re.IGNORECASE):  # torch's advice is to execute what is in the file
+        advice = re.search("weights.only", reason, re.IGNORECASE)  # torch's, to execute what is in the file
+        if advice or isinstance(error, KeyError):
             reason = "no torch file, or one that holds more than tensors and plain values"
         elif isinstance(error, EOFError) or re.match(r"PytorchStreamReader failed reading|\[Errno 22\]", reason):
             reason = "cut off or damaged"

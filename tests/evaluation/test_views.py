@@ -11,7 +11,7 @@ import torch
 from infonerf.command_line import parse_options
 from infonerf.evaluation.metrics import psnr
 from infonerf.evaluation.views import evaluate_views, looked_at
-from infonerf.rendering.pictures import render_path, thumbnails
+from infonerf.rendering.pictures import render_path, thumbnails, video_cameras
 from infonerf.rendering.renderer import Image
 from infonerf.system.ranks import Ranks
 from run_nerf import create_trainer
@@ -51,7 +51,7 @@ def test_a_scene_without_a_path_is_filmed_through_its_training_cameras(tmp_path)
     config, _ = parse_options(["--expname", "x", "--datadir", "d", "--dataset_type", "blender", *NETWORK, *RAYS])
     renderer = create_trainer(config, scene, torch.device("cpu")).picture_renderer()
     assert {image.dtype for image in thumbnails(renderer, scene).values()} == {np.dtype(np.uint8)}
-    render_path(renderer, scene, tmp_path, 4)
+    render_path(renderer, scene, video_cameras(scene), tmp_path, 4)
     assert iio.imread(tmp_path / "rgb.gif", index=0).shape[:2] == (4, 5)
 
 

@@ -350,3 +350,6 @@ def test_only_damaged_checkpoints_are_an_error(folder, capsys, length):
     message = f"run_nerf.py: error: {path}: cannot be read as a checkpoint ({reason}"
     assert capsys.readouterr().err.startswith(message)
     assert path.read_bytes() == rest
+    path.write_bytes(b"hello")
+    assert main(options(folder, "run", "--N_iters", "2")) == 2
+    assert "cannot be read as a checkpoint (no torch file" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_one_place():
 
 
 @pytest.mark.parametrize(("change", "mistake"), [
-    (opencv, r"the axes of OpenCV \(x right, y down, looking along z\)"),
+    (opencv, r"with the axes of OpenCV \(x right, y down, looking along z\)"),
     (np.linalg.inv, "world to camera"),
     (lambda pose: FLIP @ np.linalg.inv(pose), "world to camera with the axes of OpenCV"),
 ])  # fmt: skip
@@ -74,6 +74,14 @@ def test_cameras_by_another_convention(change, mistake, n):
     else:
         with refused(f"scene odd: {message}expected camera to world"):
             findings(poses)
+
+
+@pytest.mark.parametrize("n", [3, 4, 8])
+def test_of_two_mistakes_that_explain_the_cameras_the_better_is_named_first(n):
+    """World to camera, these stand at nearly one place and look outwards, as in a room: that is no error."""
+    poses = [np.linalg.inv(look_at_origin(360 * i / (n + 2), 20 + 3 * i, 4 + 0.1 * i)) for i in range(n)]
+    [note] = findings(poses, near=0.1)
+    assert "would if their poses were world to camera, or with the axes of OpenCV (x right" in note
 
 
 @pytest.mark.parametrize(("radius", "near", "far", "advice"), [
@@ -152,6 +160,7 @@ def test_intrinsics_of_larger_images(factor):
     ((100, 100, 130, 40), "WARNING: the principal point of view v_0 is 130 40 in an image of 100 x 80$"),
     ((100, 100, 75, 40), None),
     ((2000, 2000, 50, 40), r"WARNING: the field of view of v_0 is 2\.86 degrees"),
+    ((480, 480, 50, 40), r"WARNING: the field of view of v_0 is 11\.9 degrees"),  # 40 degrees, at 4 times the size
     ((5, 5, 50, 40), "WARNING: the field of view of v_0 is 169 degrees"),
 ])  # fmt: skip
 def test_odd_intrinsics(intrinsics, message):

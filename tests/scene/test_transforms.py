@@ -246,6 +246,13 @@ def test_no_json(folder, content):
         read(folder)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_encodings_of_json(folder, encoding):
+    path = folder / "transforms.json"
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    assert len(read(folder).views) == 6
+
+
 def test_outside_where_it_is_allowed(folder):
     (folder / "transforms").mkdir()
     path = folder / "transforms.json"

@@ -71,7 +71,7 @@ def run_script(script: str, argv: list[str], fault: Callable[[], None] | None) -
     return importlib.import_module(script).main(argv)
 
 
-def statuses(children: Sequence[BaseProcess], seconds: float = 60) -> list[int | None]:
+def statuses(children: Sequence[BaseProcess], seconds: float = 240) -> list[int | None]:
     """The exit statuses of all ranks, -9 for one that was killed; None for one that does not end within the time."""
     until = time.monotonic() + seconds
     for child in children:

@@ -49,7 +49,8 @@ function showMesh(canvas) {
     gl.bindBuffer(target, gl.createBuffer());
     gl.bufferData(target, data, gl.STATIC_DRAW);
   };
-  for (const [name, width, kind] of [["place", 3, gl.FLOAT], ["normal", 3, gl.FLOAT], ["colour", 4, gl.UNSIGNED_BYTE]]) {
+  const attributes = [["place", 3, gl.FLOAT], ["normal", 3, gl.FLOAT], ["colour", 4, gl.UNSIGNED_BYTE]];
+  for (const [name, width, kind] of attributes) {
     const at = gl.getAttribLocation(program, name);
     buffer(gl.ARRAY_BUFFER, mesh[name]);
     gl.enableVertexAttribArray(at);
@@ -81,9 +82,9 @@ function showMesh(canvas) {
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
     gl.viewport(0, 0, width, height);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    const c = Math.cos(eye.rise);
-    const z = plus(scaled(front, c * Math.cos(eye.turn)), scaled(side, c * Math.sin(eye.turn)), scaled(up, Math.sin(eye.rise)));
-    const x = plus(scaled(side, Math.cos(eye.turn)), scaled(front, -Math.sin(eye.turn))), y = cross(z, x);
+    const [c, s] = [Math.cos(eye.turn), Math.sin(eye.turn)];
+    const z = plus(scaled(plus(scaled(front, c), scaled(side, s)), Math.cos(eye.rise)), scaled(up, Math.sin(eye.rise)));
+    const x = plus(scaled(side, c), scaled(front, -s)), y = cross(z, x);
     const away = eye.away * radius, near = Math.max(away - radius, .01 * radius), far = away + radius;
     const focal = 2.4, wide = focal * Math.min(1, height / width), tall = focal * Math.min(1, width / height);
     const [a, b] = [(far + near) / (near - far), 2 * far * near / (near - far)];

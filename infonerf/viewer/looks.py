@@ -6,12 +6,11 @@ Axes: h w pixels.
 import cv2
 import numpy as np
 
-from infonerf.rendering.pictures import depth_colours
+from infonerf.rendering.pictures import LEAST_OPACITY, depth_colours
 from infonerf.scene.cameras import Cameras
 from infonerf.viewer.frames import PIXEL_CENTER, Picture, Wish
 
 COLOUR, DEPTH, OPACITY, ENTROPY, ERROR = LOOKS = ("colour", "depth", "opacity", "entropy", "error")
-LEAST_OPACITY = 0.1  # of a ray whose entropy is shown; one that sees nothing has none to speak of
 MOST_ERROR = 0.3  # mean difference of the channels, 0..1, of the brightest colour
 OUTSIDE = 60  # grey level where a photograph ends
 SAME_PLACE, SAME_TURN = 0.01, 0.01  # of the distance to the world's middle, radians: a camera is stood in

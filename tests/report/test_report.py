@@ -3,18 +3,35 @@
 import base64
 import json
 import shutil
+import sys
 from html.parser import HTMLParser
 
+import cv2
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 
 import evaluate
 import run_nerf
-from infonerf.rendering.pictures import depth_colours, write_gif
+from infonerf.export import files
+from infonerf.rendering.pictures import depth_colours, entropy_colours, write_gif
+from infonerf.report import read
 from infonerf.report.page import Axis, best, element, linear_ticks
-from infonerf.report.read import chosen, encoded, error_colours, error_map, labels_of, read_curves, thinned
+from infonerf.report.read import (
+    OF_PHOTOGRAPHS,
+    as_uint8,
+    chosen,
+    encoded,
+    error_colours,
+    error_map,
+    labels_of,
+    read_curves,
+    thinned,
+)
+from loss import ray_entropy
 from report import main
+from run_nerf_helpers import open_run
 from support.runs import LOSSES, options
 from support.scenes import write_blender, write_depth, write_dtu
 
@@ -113,6 +130,8 @@ def test_numbers_rows_and_pictures(logs):
         row = [f"{mean['psnr']:.2f}", f"{mean['ssim']:.4f}", "-", "2", "3", f"{record['seconds'] / 60:.1f}"]
         assert cells[6 * i : 6 * i + 6] == row
     assert page.all("article", "view") == [{"class": "view"}] * 3
+    assert [slider["aria-label"].split(":")[0] for slider in page.all("input", "slider")][:2] == [
+        "test/r_0, nerf", "test/r_0, info"]  # fmt: skip
     assert page.text("h4") == list(records["nerf"]["views"])
     assert len(page.all("img", "zoom")) == 3 * (1 + 2 * 3)
     captions = page.text("figcaption")
@@ -121,7 +140,7 @@ def test_numbers_rows_and_pictures(logs):
             assert f"{name}PSNR {metrics['psnr']:.2f}SSIM {metrics['ssim']:.4f}" in captions
     assert page.text("strong")[:2] == [f"{records['nerf']['mean']['ssim']:.4f}", "12.35"]
     assert "Blender, white background, 3 test views at 20 \N{MULTIPLICATION SIGN} 16" in page.text("span")
-    assert page.text("details")[0].startswith("All ")
+    assert page.text("details")[1].startswith("All ")
     assert {"entropy", "entropy_ray_zvals_lambda"} <= set(page.text("th")[:20])  # the differing ones come first
     assert "colour + ray entropy" in page.text("span")
 
@@ -181,14 +200,20 @@ def test_curves_are_those_of_the_events(logs):
     curves = read_curves(logs / "scan")
     assert {"loss/colour_fine", "loss/entropy", "loss/smoothing", "loss/total", "psnr/fine", "test/psnr"} < set(curves)
     assert curves["test/psnr"] == [(2, pytest.approx(record_of(logs, "scan")["mean"]["psnr"], rel=1e-6))]
-    assert not any("weighted" in tag for tag in curves)
+    assert {"loss_weighted/entropy", "learning_rate", "test/ssim_masked"} < set(curves)
     page = Page(report(logs, "nerf", "scan"))
     spots = page.text("title")
     for step, value in curves["loss/entropy"]:
         assert f"scan, step {step}: {value:.4g}" in spots
     assert len(page.all("svg")) == len(curves)
-    [label] = [svg["aria-label"] for svg in page.all("svg") if svg["aria-label"].startswith("Ray entropy")]
+    [label] = [svg["aria-label"] for svg in page.all("svg") if svg["aria-label"].startswith("Ray entropy over")]
     assert "scan " in label and "nerf" not in label  # which has no such loss
+    captions, [more] = page.text("figcaption"), [text for text in page.text("summary") if "more curves" in text]
+    for title in ("Ray entropy, times its weight", "SSIM in mask of test views", "Learning rate",
+                  "Entropy: unseen rays passing mask"):  # fmt: skip
+        assert captions.index(title) > captions.index("Sum of the weighted losses")
+    shown = [tag for tag in curves if tag == "test/psnr" or tag.startswith(("loss/", "psnr/"))]
+    assert int(more.split()[0]) == len(curves) - len(shown)
 
 
 def test_a_run_with_a_loss_beyond_the_paper(made, logs):
@@ -204,7 +229,7 @@ def test_a_run_with_a_loss_beyond_the_paper(made, logs):
     assert "near " in label and "nerf" not in label
     for step, value in read_curves(logs / "near")["loss/occlusion"]:
         assert f"near, step {step}: {value:.4g}" in page.text("title")
-    titles = [svg["aria-label"].split(" over steps")[0] for svg in page.all("svg")]
+    titles = [svg["aria-label"].split(" over steps")[0] for svg in page.all("svg")][:7]
     assert sorted(titles[:-2]) == [
         "Colour loss", "Occlusion", "PSNR of test views, dB", "PSNR of training rays, dB", "Sum of the weighted losses",
     ]  # fmt: skip
@@ -287,7 +312,7 @@ def test_true_depth(logs, made, tmp_path):
 
     (scene / "test/r_8_depth.png").write_bytes(b"cut")
     page = Page(report(logs, "nerf"))
-    assert [given["class"] for given in page.all("article")] == ["view deep", "view", "view deep"]
+    assert [given["class"] for given in page.all("article")] == ["view deep alone", "view alone", "view deep alone"]
     assert any("not all of its true depth can be read" in note for note in page.text("li"))
 
 
@@ -343,6 +368,68 @@ def test_loops_of_the_newest_path(logs):
     assert len(page.all("source")) == 2  # still ones
     (logs / "nerf/renderonly_path_000002/depth.gif").write_bytes(b"cut")
     assert sum("camera path" in image["alt"] for image in Page(report(logs, "nerf")).all("img")) == 1
+
+
+def test_entropy_of_the_rays(logs):
+    """Of the step that was evaluated, at the size of the page's pictures, in colours by hand."""
+    shutil.copy(logs / "info/000002.tar", logs / "info/000009.tar")
+    page = Page(report(logs, "info", extra=["--entropy", "--device", "cpu"]))
+    assert sum("entropy" in image["alt"] for image in page.all("img", "zoom")) == 3
+    assert {given["style"] for given in page.all("div", "pictures")} == {"--n: 4"}
+    run = open_run(logs / "info", ckpt_render_iter=2, device="cpu")
+    view = run.scene.view_names.index("test/r_8")
+    with torch.no_grad():
+        seen = run.renderer.rays(run.scene.cameras.at([view]).image_rays()).fine
+    bits = torch.where(seen.acc > 0.1, ray_entropy(seen.alpha), 0).reshape(16, 20).numpy()
+    assert bits.max() > 0
+    assert np.array_equal(picture(page, "test/r_8, info, entropy"), entropy_colours(bits / np.log2(4 + 3)))
+    assert any("entropy of its rays" in text for text in page.text("p"))
+    assert "entropy of its rays" not in report(logs, "info")
+
+
+def test_a_mesh_to_turn(logs, monkeypatch):
+    """Embedded as it is, with its directions in the axes of the scene's files; a script only where there is one."""
+    monkeypatch.setattr(read, "require_packages", lambda: None)
+    monkeypatch.setattr(read, "page_glb", lambda renderer, scene: b"glTF" + scene.name.encode())
+    folder = (logs / "nerf").rename(logs / 'a"><b>b')
+    text = report(logs, folder.name, "info", extra=["--mesh", "--device", "cpu"])
+    page = Page(text)
+    assert text.count("<script>") == 1 and "webgl2" in text
+    canvases = page.all("canvas", "mesh")
+    assert [given["aria-label"] for given in canvases] == ['a"><b>b, mesh', "info, mesh"]
+    assert {base64.b64decode(given["data-glb"]) for given in canvases} == {b"glTFscene"}
+    scene = open_run(folder, device="cpu").scene
+    up, eye = (np.array(canvases[0][name].split(), float) for name in ("data-up", "data-eye"))
+    poses = scene.poses[list(scene.split.train)]
+    assert up == pytest.approx(poses[:, :, 1].mean(0), rel=1e-4, abs=1e-6)
+    assert eye == pytest.approx(poses[0, :, 2], rel=1e-4, abs=1e-6)
+    assert "webgl2" not in report(logs, "info") and not Page(report(logs, "info")).all("canvas")
+
+
+@pytest.mark.parametrize("option", ["--mesh", "--entropy"])
+def test_what_cannot_be_rendered_is_a_note(logs, monkeypatch, option):
+    """The page is made without."""
+    (logs / "nerf/000002.tar").unlink()
+    page = Page(report(logs, "nerf", extra=[option]))
+    assert any("nerf: nothing is rendered for this page: " in note and "000002.tar" in note for note in page.text("li"))
+    assert len(page.all("article")) == 3 and not page.all("canvas")
+    if option == "--mesh":
+        monkeypatch.setitem(sys.modules, "trimesh", None)
+        monkeypatch.setattr(files, "PACKAGES", ("trimesh",))
+        page = Page(report(logs, "info", extra=[option]))
+        note = "info: no mesh: meshes need trimesh, which is not installed: pip install -r requirements-export.txt"
+        assert note in page.text("li") and not page.all("canvas")
+
+
+def test_a_page_of_photographs_is_small():
+    """25 views of 800 x 800, noisy as photographs are, in less than 10 MB."""
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(rng.random((20, 20, 3)), (800, 800), interpolation=cv2.INTER_CUBIC)
+    noisy = np.clip(coarse + 0.02 * rng.standard_normal((800, 800, 3)), 0, 1)
+    photograph, depth = encoded(as_uint8(noisy), side=OF_PHOTOGRAPHS), encoded(depth_colours(noisy[..., 0]), exact=True)
+    error = encoded(error_colours(error_map(noisy, coarse)), exact=True)
+    assert (photograph.width, depth.width) == (400, 256)
+    assert 25 * 4 / 3 * sum(len(one.data) for one in (photograph, photograph, depth, depth, error, depth)) < 10e6
 
 
 def bad(logs):

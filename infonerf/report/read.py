@@ -28,7 +28,7 @@ from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.training import checkpoint
 
 MOST_VIEWS, MOST_POINTS = 25, 120
-LONGEST_SIDE, OF_PHOTOGRAPHS = 256, 400  # of maps, and of photographs and renderings
+LONGEST_SIDE, OF_PHOTOGRAPHS = 256, 360  # of maps, and of photographs and renderings
 QUALITY, LOSSLESS = 85, 101  # qualities of WebP, as OpenCV counts
 LARGEST_EXACT = 40_000
 ERROR_RANGE = 0.5  # the mean absolute difference of the colours that is brightest in the error map

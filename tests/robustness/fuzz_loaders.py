@@ -19,7 +19,7 @@ from infonerf.config import DataConfig
 from infonerf.evaluation.record import Record, records_table
 from infonerf.evaluation.views import earlier_record
 from infonerf.report.page import make_page
-from infonerf.report.read import Source, read_curves, read_run, read_scene, scene_key
+from infonerf.report.read import Source, read_curves, read_scenes
 from infonerf.scene.photographs import read_pixels
 from infonerf.training import checkpoint
 from infonerf.version import VERSION
@@ -206,7 +206,8 @@ def packed(content: dict, zipped: bool) -> bytes:
 RECORD = {
     "step": 2, "kind": "testset", "options": {"render_factor": 2}, "scene": "lego", "render_size": [10, 8],
     "weights": "0a1b2c3d", "depth_png": {"0": 2.0, "65535": 6.0, "empty": "far"}, "version": VERSION, "seconds": 1.5,
-    "device": "cpu", "lpips_missing": None, "views_missing": 0, "mean": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5},
+    "device": "cpu", "lpips_missing": None, "lpips_net": "vgg", "timing": {"test/r_0": [80, 0.5]}, "views_missing": 0,
+    "mean": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5},
     "views": {f"test/r_{i}": {"mse": 0.01, "psnr": 20.0, "ssim": 0.5, "lpips": None} for i in range(3)},
 }  # fmt: skip
 
@@ -219,7 +220,7 @@ def records(folder: Path) -> Loader:
         iio.imwrite(path.with_name(f"test_r_{i}.png"), random_pixels(i, 3))
     scene = write_blender(folder / "photographs", counts=(1, 1, 1))
     config, _ = parse_options(["--expname", "run", "--datadir", str(scene), "--dataset_type", "blender"])
-    source = Source(logdir, config, [], lambda: load_scene(config.data))
+    source = Source(logdir, config, [], lambda: load_scene(config.data), lambda step: None)  # which nobody opens
     job, wanted = SimpleNamespace(folder=logdir, step=2), Record.of_content(RECORD)
 
     def read():
@@ -229,8 +230,7 @@ def records(folder: Path) -> Loader:
             records_table({"run": found})
             found.write(path.with_name("again.json"))
             assert Record.read(path.with_name("again.json")) == found
-        row = read_run(0, "run", source)
-        make_page([read_scene(scene_key(row, config.data), [row], {"run": source}, 1)], {}, VERSION, 9)
+        make_page(read_scenes([source], 1), {}, VERSION, 9)
 
     return Loader(path, [json.dumps(RECORD, indent=1).encode()], read)
 

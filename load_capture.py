@@ -102,35 +102,33 @@ def split_views(capture: Capture, data: DataConfig) -> tuple[Split, list[str]]:
     """By the lists of the files; without these, every `testskip`-th photograph is held out for testing, where there are
     FEWEST. Options go before both."""
     names, notes, n = [view.name for view in capture.views], [], len(capture.views)
+    named = () if data.test_scene in (None, [], [-1]) else tuple(data.test_scene)
+    check_views(list(named), n, "test_scene")
     if capture.splits:
         candidates, val, held_out = (tuple(i for i in range(n) if names[i] in capture.splits.get(kind, ()))
                                      for kind in ("train", "val", "test"))  # fmt: skip
         held_out = held_out or val
     else:
-        held_out = tuple(range(0, n, data.testskip)) if data.testskip and n >= FEWEST else ()
+        held_out = tuple(range(0, n, data.testskip)) if data.testskip and n >= FEWEST and not named else ()
         candidates, val = tuple(view for view in range(n) if view not in held_out), held_out
+    candidates = tuple(view for view in candidates if view not in named)
+    if not candidates and named:
+        raise InputError(f"--test_scene: found all {n} photographs named, expected some to train on")
     if not candidates:
         raise InputError(f"{capture.source}: found no photograph to train on of {n} (testskip {data.testskip}), "
                          "expected at least one")
-    if data.train_scene:
-        train = choose_views(n, data.train_scene, data.fewshot, data.fewshot_seed, data.fewshot_choice)
-    else:
-        drawn = choose_views(len(candidates), None, data.fewshot, data.fewshot_seed, data.fewshot_choice)
-        train = tuple(candidates[i] for i in drawn)
+    places = choose_views(n if data.train_scene else len(candidates), data.train_scene, data.fewshot, data.fewshot_seed,
+                          data.fewshot_choice)  # fmt: skip
+    train = places if data.train_scene else tuple(candidates[place] for place in places)
+    if both := sorted(set(train) & set(named)):
+        raise InputError(f"--test_scene: view {both[0]} is also a training view, expected other views")
     others = tuple(view for view in range(n) if view not in train)
-    if not data.test_scene:
-        test = tuple(view for view in held_out if view not in train) or (others if data.train_scene else ())
-    elif data.test_scene == [-1]:
+    if named:
+        test = named
+    elif data.test_scene:
         test = others
     else:
-        check_views(data.test_scene, n, "test_scene")
-        test = tuple(data.test_scene)
-        if both := sorted(set(train) & set(test)):
-            if data.train_scene or data.fewshot:
-                raise InputError(f"--test_scene: view {both[0]} is also a training view, expected other views")
-            train = tuple(view for view in train if view not in test)
-    if not train:
-        raise InputError(f"--test_scene: found all {n} photographs named, expected some to train on")
+        test = tuple(view for view in held_out if view not in train) or (others if data.train_scene else ())
     if test and not capture.splits and not data.test_scene:
         listed = " ".join(f"{view} ({names[view]})" for view in test[:5]) + (" ..." if len(test) > 5 else "")
         notes.append(f"held out for testing: {listed}")

@@ -10,7 +10,7 @@ import numpy as np
 from infonerf.config import DataConfig
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.checks import intrinsics_fault, matrix_fault, require_folder
-from infonerf.scene.photographs import ENDINGS, ImageFiles, copies_note, half_intrinsics, image_size, read_pixels
+from infonerf.scene.photographs import ImageFiles, copies_note, half_intrinsics, image_files, image_size, read_pixels
 from infonerf.scene.poses import through_cameras
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import check_views, choose_views, unseen_pool
@@ -108,7 +108,7 @@ def split_views(n_views: int, data: DataConfig) -> tuple[tuple[int, ...], tuple[
 
 def numbered_images(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     """The images of a folder in order of their numbers; of several light conditions one, and a note on that."""
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != "."]
+    paths = image_files(folder)
     if not paths:
         raise InputError(f"{folder}: found no image, expected files such as 000000.png")
     paths.sort(key=lambda path: (image_number(path), path.name))
@@ -279,7 +279,7 @@ def masks_of(maskdir: str, images: list[Path], size: tuple[int, int]) -> list[Pa
     """The masks of the images, those whose numbers are theirs, in `maskdir` or a folder `mask` in it. Raises
     InputError where one is missing, or is not of the images' `size` (h w) or larger in the same proportions."""
     folder = require_folder(maskdir, "maskdir")
-    if not any(path.suffix.lower() in ENDINGS for path in folder.iterdir()) and (folder / "mask").is_dir():
+    if not image_files(folder) and (folder / "mask").is_dir():
         folder = folder / "mask"
     by_number = {image_number(path): path for path in numbered_images(folder)[0]}
     for path in images:

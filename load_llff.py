@@ -12,7 +12,7 @@ from infonerf.config import DataConfig
 from infonerf.scene.cameras import NDC, Cameras, Pixels
 from infonerf.scene.checks import LARGEST, matrix_fault, require_folder
 from infonerf.scene.normalise import moved_poses, scale_of
-from infonerf.scene.photographs import ENDINGS, ImageFiles, copies_note
+from infonerf.scene.photographs import ImageFiles, copies_note, image_files
 from infonerf.scene.poses import common_point, look_along, normalised
 from infonerf.scene.scene import Photographs, Scene, Split
 from infonerf.scene.splits import check_views, choose_views, unseen_pool
@@ -126,11 +126,6 @@ def find_images(folder: Path, factor: int, n_views: int) -> FoundImages:
     others = sorted(path.name for path in folder.glob("images*") if path.is_dir())
     found = f"found {' '.join(others)}" if others else "found neither"
     raise InputError(f"--factor {factor}: {found} in {folder}, expected {' or '.join(path.name for path in wanted)}")
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder in the order of their names."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")
 
 
 def reduced(read: Callable[[int], np.ndarray], height: int, width: int) -> Callable[[int], np.ndarray]:

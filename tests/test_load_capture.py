@@ -212,7 +212,8 @@ def test_masks(tmp_path, white):
     (6, {"train_scene": [4, 0]}, (4, 0), (1, 2, 3, 5)),
     (4, {"train_scene": [3, 1]}, (3, 1), (0, 2)),
     (6, {"train_scene": [4], "test_scene": [-1]}, (4,), (0, 1, 2, 3, 5)),
-    (6, {"test_scene": [3, 1]}, (2, 4, 5), (3, 1)),
+    (6, {"test_scene": [3, 1]}, (0, 2, 4, 5), (3, 1)),  # whoever names them holds nothing else out
+    (6, {"test_scene": [0, 1, 2], "fewshot": 3}, (5, 4, 3), (0, 1, 2)),
     (6, {"train_scene": [0], "test_scene": [1]}, (0,), (1,)),
 ])  # fmt: skip
 def test_split(tmp_path, n, given, train, test):

@@ -2,7 +2,8 @@
 
 import filecmp
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -110,45 +111,49 @@ def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) ->
         )
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """An image file, of which only the header is read yet. Raises InputError where it, or what is done with it, fails."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("no file")  # a pipe would be waited for
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # every format has its own errors
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = f"no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else reason
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+
+
 def decoded(path: Path, expected: tuple[int, int] | None = None) -> Image.Image:
     """An image file as it is stored. An orientation in its EXIF is not applied: as for COLMAP and nerfstudio, cameras
     belong to the stored pixels, however a viewer turns them.
 
     Raises InputError where it cannot be read, is animated, or is not of the `expected` height and width.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("no file")  # a pipe would be waited for
-        with path.open("rb") as file:
-            image = Image.open(file, formats=FORMATS)
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a JPEG and its previews
-            if expected in (None, image.size[::-1]):  # by its header: another one may be huge
-                if image.format == "PNG" and image.width * image.height > MOST_PACKED * path.stat().st_size:
-                    raise OSError(f"too few bytes for {image.width} x {image.height} pixels")
-                image.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # every format has its own errors
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        reason = f"no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else reason
-        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
-    if frames > 1:
-        raise InputError(f"{path}: found an animation of {frames} images, expected one image")
-    if expected:
-        check_size(path, image.size[::-1], expected)
-    return image
+    with opened(path) as image:
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a JPEG and its previews
+        if expected:
+            check_size(path, image.size[::-1], expected)  # by its header: another one may be huge
+        if frames > 1:
+            raise InputError(f"{path}: found an animation of {frames} images, expected one image")
+        if image.format == "PNG" and image.width * image.height > MOST_PACKED * path.stat().st_size:
+            raise OSError(f"too few bytes for {image.width} x {image.height} pixels")
+        image.load()
+        return image.copy()
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file, by its header. Raises InputError where there is none."""
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("no file")
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size[::-1]
-    except Exception as error:  # every format has its own errors
-        reason = f"no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error).split("\n")[0]
-        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+    with opened(path) as image:
+        return image.size[::-1]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files in a folder, by name; hidden ones are none."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")
 
 
 def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarray:

@@ -113,7 +113,7 @@ def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) ->
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """An image file, of which only the header is read yet. Raises InputError where it, or what is done with it, fails."""
+    """An image file, its header alone read yet. Raises InputError where it, or what is done with it, fails."""
     try:
         if path.exists() and not path.is_file():
             raise OSError("no file")  # a pipe would be waited for

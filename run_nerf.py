@@ -61,6 +61,7 @@ from run_nerf_helpers import (
     load_device_and_scene,
     render_run_path,
     say_changes,
+    sweep_photographs,
 )
 
 MAX_SKIPPED = 10  # attempts at one step
@@ -486,6 +487,9 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
         with ranks.together():
             require_viser()
     device, scene = load_device_and_scene(config, ranks)
+    if config.losses.depth_prior_lambda and config.data.depth_prior == "sweep":
+        known = ranks.of_first(lambda: sweep_photographs(config, scene, device))
+        scene = replace(scene, known_depths=known)
     with ranks.together():
         trainer = create_trainer(config, scene, device, ranks)
     n_held_out = len(trainer.held_out.views) if trainer.held_out else 0

@@ -24,8 +24,10 @@ from infonerf.rendering.sparse import SparseQuery
 from infonerf.scene.camera_checks import with_checked_cameras
 from infonerf.scene.cameras import Pixels
 from infonerf.scene.kinds import found_kind
+from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.normalise import require_same_world
 from infonerf.scene.scene import Scene, bounds_of, with_depth_range, with_made_poses
+from infonerf.scene.swept_depths import swept_depths
 from infonerf.scene.visual_hull import carved_cells
 from infonerf.system.devices import has_bfloat16, rank_device
 from infonerf.system.errors import InputError
@@ -45,6 +47,7 @@ from load_dtu import load_dtu
 from load_llff import load_llff
 from loss import regularizers_of
 
+PLANE_SWEEP = "plane_sweep"  # the name of its files
 CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
 LOADERS = {"blender": load_blender, "capture": load_capture, "dtu": load_dtu, "llff": load_llff}
 
@@ -61,6 +64,12 @@ def load_scene(data: DataConfig) -> Scene:
     if data.near is not None or data.far is not None:
         scene = with_depth_range(scene, data.near, data.far)
     return with_made_poses(with_checked_cameras(scene), data.unseen_poses)
+
+
+def sweep_photographs(config: Config, scene: Scene, device: torch.device) -> KnownDepths | None:
+    """Known depths of a plane sweep, kept in the scene's folder, with a picture of them in the run's."""
+    folder, picture = Path(config.data.datadir) / PLANE_SWEEP, make_folder(config.run.folder) / f"{PLANE_SWEEP}.jpg"
+    return swept_depths(scene, folder, picture, device)
 
 
 def kind_of(data: DataConfig) -> str:

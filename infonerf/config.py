@@ -151,8 +151,9 @@ class DataConfig:
         "size; False: the files' own world", ours=True, needs="dataset_type capture",
     )
     depth_prior: str = option(
-        "points", "known depths of a capture for the depth prior: of its sparse points, or of its depth images",
-        choices=("points", "files"), ours=True, needs="depth_prior_lambda",
+        "points", "known depths for the depth prior: a capture's sparse points, its depth images, or what a plane "
+        "sweep finds in any scene's training photographs", choices=("points", "files", "sweep"), ours=True,
+        needs="depth_prior_lambda",
     )
     unseen_poses: str = option(
         "no_test", "poses that may be regularised: all but the test views', or, as released, all; or poses made for "

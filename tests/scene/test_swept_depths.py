@@ -1,0 +1,126 @@
+"""Known depths of a scene by its photographs: coordinates, files, what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infonerf.scene import swept_depths as module
+from infonerf.scene.swept_depths import inverse_range, sources_of, swept_depths, view_of
+from infonerf.scene.trusted_depths import DepthMap
+from support.scenes import forward_scene, memory_scene, with_photographs
+from support.walls import HEIGHT, WIDTH, wall_scene
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """A sweep that costs nothing; how often it was done."""
+    calls = []
+
+    def sweep_all(views, nearest, farthest, device):
+        calls.append(len(views))
+        generator = torch.Generator().manual_seed(1)
+        confidence = [torch.rand(view.grey.shape, generator=generator).round(decimals=1) for view in views]
+        return [DepthMap(2 + part, torch.where(part > 0.8, part, 0)) for part in confidence]
+
+    monkeypatch.setattr(module, "sweep_all", sweep_all)
+    return calls
+
+
+@pytest.mark.parametrize("longest", [512, 64])
+def test_known_depths_are_those_of_the_wall(tmp_path, monkeypatch, longest):
+    """Of reduced photographs too, whose pixels are larger."""
+    monkeypatch.setattr(module, "LONGEST", longest)
+    scene, depths = wall_scene()
+    known = swept_depths(scene, tmp_path)
+    assert len(known) > 0.4 * 3 * HEIGHT * WIDTH * min(longest / WIDTH, 1) ** 2
+    assert known.weights.mean() == pytest.approx(1) and set(known.views) == {0, 1, 2}
+    true = np.stack(depths)[known.views, known.rows.astype(int), known.cols.astype(int)]
+    error = np.abs(known.depths / true - 1)
+    assert np.median(error) < 0.004 and np.quantile(error, 0.95) < 0.02
+
+
+def test_depths_are_read_where_they_were_swept_before(tmp_path, made_up):
+    scene = memory_scene(6, train=(0, 1, 2))
+    first, again = (swept_depths(scene, tmp_path / "kept") for _ in range(2))
+    assert made_up == [3]
+    for name in ("views", "cols", "rows", "depths", "weights"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".npz"]
+
+
+@pytest.mark.parametrize("change", ["photograph", "camera", "range", "views"])
+def test_other_inputs_are_swept_anew(tmp_path, made_up, change):
+    scene = memory_scene(6, train=(0, 1, 2))
+    swept_depths(scene, tmp_path)
+    if change == "photograph":
+        image = scene.photographs.image
+        scene = with_photographs(scene, image=lambda view: image(view) + np.float32(1e-3))
+    elif change == "camera":
+        scene = replace(scene, cameras=replace(scene.cameras, intrinsics=scene.cameras.intrinsics + 0.01))
+    elif change == "range":
+        scene = replace(scene, cameras=replace(scene.cameras, far=7.0))
+    else:
+        scene = replace(scene, split=replace(scene.split, train=(2, 1, 0)))
+    swept_depths(scene, tmp_path)
+    assert made_up == [3, 3]
+
+
+def test_damaged_files_are_made_anew(tmp_path, made_up):
+    scene = memory_scene(6, train=(0, 1))
+    expected = swept_depths(scene, tmp_path)
+    [path] = tmp_path.iterdir()
+    whole = path.read_bytes()
+    wrong = tmp_path / "wrong.npz"
+    shape = view_of(scene, 0, torch.from_numpy(scene.photographs.image(0))).grey.shape
+    arrays = {f"{name}_{i}": np.ones(shape, np.float32) for i in (0, 1) for name in ("depth", "confidence")}
+    contents = [b"", whole[:100], whole[:-30], b"no zip"]
+    for key, bad in (("depth_0", np.ones((2, 2), np.float32)), ("depth_1", np.full(shape, np.nan, np.float32)),
+                     ("depth_0", np.zeros(shape, np.float32)), ("confidence_0", np.ones(shape)),
+                     ("depth_0", np.array([{}], dtype=object)), ("confidence_1", -np.ones(shape, np.float32))):
+        np.savez(wrong, **{**arrays, key: bad})
+        contents.append(wrong.read_bytes())
+    for i, content in enumerate(contents):
+        path.write_bytes(content)
+        found = swept_depths(scene, tmp_path)
+        assert len(made_up) == i + 2
+        np.testing.assert_array_equal(found.depths, expected.depths)
+
+
+def test_a_folder_that_cannot_be_written_is_a_note(tmp_path, made_up, capsys):
+    (tmp_path / "file").write_text("")
+    assert len(swept_depths(memory_scene(), tmp_path / "file")) > 0
+    out = capsys.readouterr().out
+    assert "are not kept for other runs" in out and len(out.splitlines()) == 1
+
+
+def test_a_single_photograph_knows_nothing(tmp_path):
+    assert swept_depths(memory_scene(train=(0,)), tmp_path) is None
+
+
+def test_the_picture_has_a_row_a_view(tmp_path, made_up):
+    swept_depths(memory_scene(6, train=(0, 1, 2)), tmp_path, tmp_path / "picture.jpg")
+    with Image.open(tmp_path / "picture.jpg") as picture:
+        assert picture.width == 900 and picture.height % 3 == 0
+
+
+def test_range_of_depths():
+    assert inverse_range(memory_scene()) == (1 / 2, 1 / 6)
+    scene = forward_scene()
+    nearest, farthest = inverse_range(scene)
+    assert farthest == 0
+    assert nearest == pytest.approx(1 / (1 + scene.poses[[0, 1], 2, 3].min()))
+    at_the_camera = replace(memory_scene(), cameras=replace(memory_scene().cameras, near=0.0))
+    assert inverse_range(at_the_camera) == (1 / 0.12, 1 / 6)
+
+
+def test_sources_are_the_nearest_directions():
+    scene = memory_scene(6, train=range(6))
+    views = [view_of(scene, i, torch.from_numpy(scene.photographs.image(i))) for i in range(6)]
+    ahead = torch.stack([view.rotation[2] for view in views])
+    for i in range(6):
+        angles = torch.rad2deg(torch.acos((ahead @ ahead[i]).clamp(-1, 1)))
+        expected = [j for j in angles.argsort().tolist() if j != i and angles[j] <= module.WIDEST][: module.SOURCES]
+        assert sorted(sources_of(views, i)) == sorted(expected)

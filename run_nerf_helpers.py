@@ -27,7 +27,7 @@ from infonerf.scene.kinds import found_kind
 from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.normalise import require_same_world
 from infonerf.scene.scene import Scene, bounds_of, with_depth_range, with_made_poses
-from infonerf.scene.swept_depths import swept_depths
+from infonerf.scene.swept_depths import PLANE_SWEEP, swept_depths
 from infonerf.scene.visual_hull import carved_cells
 from infonerf.system.devices import has_bfloat16, rank_device
 from infonerf.system.errors import InputError
@@ -47,7 +47,6 @@ from load_dtu import load_dtu
 from load_llff import load_llff
 from loss import regularizers_of
 
-PLANE_SWEEP = "plane_sweep"  # the name of its files
 CPU_BLOCK = 8192  # points whose activations stay near a CPU's caches
 LOADERS = {"blender": load_blender, "capture": load_capture, "dtu": load_dtu, "llff": load_llff}
 

@@ -83,6 +83,7 @@ class RunRow:
     curves: dict[str, list[tuple[int, float]]]
     loops: dict[str, Picture] = field(default_factory=dict)
     model: Model | None = None
+    swept: Picture | None = None
     notes: list[tuple[str, str | None]] = field(default_factory=list)
 
 
@@ -392,6 +393,19 @@ def models_section(runs: Sequence[RunRow]) -> Markup | None:
     return joined([element("p", text, class_="muted"), element("div", *figures, class_="models")]) if figures else None
 
 
+def swept_section(runs: Sequence[RunRow]) -> Markup | None:
+    """What a plane sweep found in the training photographs; of runs with the same pictures, once."""
+    figures, shown = [], set()
+    for run in (run for run in runs if run.swept and run.swept.data not in shown):
+        shown.add(run.swept.data)
+        picture = image(run.swept, f"{run.label}: training photographs, their depth, and what is trusted of it")
+        caption = element("figcaption", swatch(run), element("b", run.label))
+        figures.append(element("figure", caption, picture, class_="loop"))
+    text = ("Training photographs, the depth found in them by matching (near is bright), and what of it is trusted as "
+            "a prior (the rest is red).")  # fmt: skip
+    return joined([element("p", text, class_="muted"), element("div", *figures, class_="loops")]) if figures else None
+
+
 def views_section(scenes: Sequence[SceneRuns]) -> Markup:
     parts = [part for scene in scenes if scene.views for part in scene_views(scene, len(scenes) > 1)]
     return joined(parts or [element("p", "No test views are shown.")])
@@ -494,6 +508,7 @@ def make_page(scenes: Sequence[SceneRuns], loss_labels: Mapping[str, str], versi
         "Runs": runs_section(scenes),
         "Around the scene": loops_section(scenes),
         "Meshes": models_section(runs),
+        "Depth from the photographs": swept_section(runs),
         "Curves": curves_section(runs, loss_labels, most_points),
         "Test views": views_section(scenes),
         "Options": options_section(runs),

@@ -23,12 +23,13 @@ from infonerf.rendering.renderer import Renderer
 from infonerf.report.page import Model, Picture, RunRow, RunView, SceneRuns, View
 from infonerf.scene.photographs import nearest, read_pixels
 from infonerf.scene.scene import Scene
+from infonerf.scene.swept_depths import PLANE_SWEEP
 from infonerf.system.errors import InputError
 from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.training import checkpoint
 
 MOST_VIEWS, MOST_POINTS = 25, 120
-LONGEST_SIDE, OF_PHOTOGRAPHS = 256, 360  # of maps, and of photographs and renderings
+LONGEST_SIDE, OF_PHOTOGRAPHS, OF_SWEPT = 256, 360, 900  # of maps, of photographs and renderings, of swept depths
 QUALITY, LOSSLESS = 85, 101  # qualities of WebP, as OpenCV counts
 LARGEST_EXACT = 40_000
 ERROR_RANGE = 0.5  # the mean absolute difference of the colours that is brightest in the error map
@@ -100,6 +101,12 @@ def read_loops(logdir: Path) -> dict[str, Picture]:
     return loops
 
 
+def read_swept(logdir: Path) -> Picture | None:
+    """The picture of a plane sweep's depths, where there is one."""
+    picture = read_image(logdir / f"{PLANE_SWEEP}.jpg")
+    return None if picture is None else encoded((picture * 255).round().astype(np.uint8), side=OF_SWEPT)
+
+
 def labels_of(logdirs: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths, of equal length, that tell them apart."""
     parts = [logdir.resolve().parts for logdir in logdirs]
@@ -132,6 +139,7 @@ def read_run(number: int, label: str, source: Source) -> RunRow:
         pictures=evaluations[0] if evaluations else None,
         curves=read_curves(logdir),
         loops=read_loops(logdir),
+        swept=read_swept(logdir),
     )
     row.notes.extend(evaluation_notes(logdir, record))
     if not row.curves:

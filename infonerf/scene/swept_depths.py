@@ -24,6 +24,7 @@ from infonerf.system.logs import progress_bar, say
 SOURCES = 4  # photographs that a view is compared with, at most: those seen from the nearest directions
 WIDEST = 75.0  # degrees between the directions of two views that are compared
 LONGEST = 512  # pixels of a photograph's longer side: larger ones are reduced
+PLANE_SWEEP = "plane_sweep"  # the name of its files
 MODULES = (plane_sweep, trusted_depths)  # whose text is a part of a file's key
 SHOWN = 6  # views of a picture
 

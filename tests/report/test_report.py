@@ -370,6 +370,21 @@ def test_loops_of_the_newest_path(logs):
     assert sum("camera path" in image["alt"] for image in Page(report(logs, "nerf")).all("img")) == 1
 
 
+def test_swept_depths_are_shown_once_for_the_same_picture(logs):
+    """And a damaged picture is left out."""
+    def sweeps(*names):
+        page = Page(report(logs, *names))
+        return sum("what is trusted of it" in image["alt"] for image in page.all("img"))
+
+    for name in ("nerf", "info"):
+        cv2.imwrite(str(logs / name / "plane_sweep.jpg"), np.full((20, 900, 3), 90, np.uint8))
+    assert sweeps("nerf", "info") == 1
+    cv2.imwrite(str(logs / "info" / "plane_sweep.jpg"), np.full((20, 900, 3), 200, np.uint8))
+    assert sweeps("nerf", "info") == 2
+    (logs / "info" / "plane_sweep.jpg").write_bytes(b"no picture")
+    assert sweeps("nerf", "info") == 1
+
+
 def test_entropy_of_the_rays(logs):
     """Of the step that was evaluated, at the size of the page's pictures, in colours by hand."""
     content = torch.load(logs / "info/000002.tar", weights_only=True)

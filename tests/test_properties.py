@@ -178,7 +178,7 @@ def check_scene(scene):
     image = scene.photographs.image(view)
     assert image.shape == (*scene.size(view), 3) and image.dtype == np.float32
     assert image.min() >= 0 and image.max() <= 1
-    assert np.isfinite(scene.path).all()
+    assert scene.path is None or np.isfinite(scene.path).all()
     made = result_of(lambda: with_made_poses(scene, "interpolate"), "--unseen_poses")
     assert made is REFUSED or np.isfinite(made.made_poses).all()
 

@@ -13,8 +13,9 @@ from infonerf.config import Config, DataConfig, LossesConfig, RenderingConfig, c
 from infonerf.evaluation.perceptual import Lpips
 from infonerf.evaluation.record import Record, append_result
 from infonerf.evaluation.views import evaluate_views
-from infonerf.fields.field import CoarseFine
+from infonerf.fields.field import CoarseFine, Field
 from infonerf.fields.nerf import Annealing, NeRF
+from infonerf.fields.planes import Planes
 from infonerf.rendering.dense import DenseQuery
 from infonerf.rendering.groups import KNOWN, PATCH, SEEN, UNSEEN
 from infonerf.rendering.occupancy import CELLS, Occupancy
@@ -86,22 +87,29 @@ def require_alpha(scene: Scene, option: str) -> None:
 
 def create_networks(config: Config, scene: Scene, device: torch.device, generator: torch.Generator) -> CoarseFine:
     """The coarse network and, with importance sampling, the fine one. Initialised on the CPU, so the
-    same on every device. scene: for a field that fills its bounds (docs/extending.md); a NeRF does not need it."""
+    same on every device. scene: planes fill its bounds."""
     options, encoded = config.field, config.field.i_embed == 0
+    alike = {
+        "multires": options.multires if encoded else None,
+        "multires_views": options.multires_views if encoded else None,
+        "use_viewdirs": options.use_viewdirs,
+        "density_bias": options.density_bias,
+        "generator": generator,
+    }
+    bounds = torch.as_tensor(bounds_of(scene), dtype=torch.float32, device=device)
 
-    def network(depth: int, width: int) -> NeRF:
+    def network(depth: int, width: int) -> Field:
+        if options.field == "planes":
+            return Planes(bounds, options.planes_resolution, options.planes_components, depth, width,
+                          tv=options.planes_tv, **alike)  # fmt: skip
         return NeRF(
-            depth=depth,
-            width=width,
-            multires=options.multires if encoded else None,
-            multires_views=options.multires_views if encoded else None,
-            use_viewdirs=options.use_viewdirs,
+            depth,
+            width,
             output_ch=5 if config.sampling.N_importance else 4,
-            generator=generator,
             device=device,
-            density_bias=options.density_bias,
             multi_input=options.mi_mlp,
             annealing=Annealing(options.freq_start, options.freq_end_iter) if options.freq_end_iter else None,
+            **alike,
         )
 
     coarse = network(options.netdepth, options.netwidth)

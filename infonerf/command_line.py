@@ -296,7 +296,7 @@ def notes_on(config: Config, without_effect: list[str]) -> list[str]:
         notes.append("precrop_iters has no effect without no_batching (as released)")
     field = config.field
     shallow = field.netdepth <= 5 or (field.netdepth_fine <= 5 and config.sampling.N_importance)
-    if not field.mi_mlp and shallow:
+    if field.field == "nerf" and not field.mi_mlp and shallow:
         notes.append("a network of depth 5 or less has no skip connection")
     return notes
 

@@ -170,6 +170,17 @@ class DataConfig:
 class FieldConfig:
     """networks"""
 
+    field: str = option(
+        "nerf", "kind of field: an MLP, or planes and lines of features with a small one", choices=("nerf", "planes"),
+        ours=True,
+    )
+    planes_resolution: int = option(
+        128, "nodes along a side of the scene's bounds", bounded(int, 8), ours=True, needs="field planes"
+    )
+    planes_components: int = option(16, "features of a plane", POSITIVE, ours=True, needs="field planes")
+    planes_tv: float = option(
+        0.0, "weight of the mean squared differences of neighbouring features", AMOUNT, ours=True, needs="field planes"
+    )
     netdepth: int = option(8, "layers of the coarse network", POSITIVE)
     netwidth: int = option(256, "channels of a layer", bounded(int, 2))
     netdepth_fine: int = option(8, "layers of the fine network", POSITIVE)
@@ -182,11 +193,13 @@ class FieldConfig:
         0.0, "added to the initial networks' raw density; 0.2 makes every seed start with density", NUMBER, ours=True
     )
     mi_mlp: bool = option(
-        False, "the encoded point joins the input of every layer after the first, not of layer 5 alone", ours=True
+        False, "the encoded point joins the input of every layer after the first, not of layer 5 alone", ours=True,
+        needs="field nerf",
     )
-    freq_start: int = option(0, "frequencies for points in use at the start", COUNT, ours=True)
+    freq_start: int = option(0, "frequencies for points in use at the start", COUNT, ours=True, needs="field nerf")
     freq_end_iter: int = option(
-        0, "let the others in, one after the other, until this step; 0 = all from the start", COUNT, ours=True
+        0, "let the others in, one after the other, until this step; 0 = all from the start", COUNT, ours=True,
+        needs="field nerf",
     )
 
     def __post_init__(self):
@@ -541,6 +554,8 @@ def changed_since(values: Mapping[str, Any], config: Config) -> list[str]:
 
 # Conditions without which an option has no effect (Option.needs), in words.
 NEEDS: dict[str, Callable[[Config], Any]] = {
+    "field nerf": lambda config: config.field.field == "nerf",
+    "field planes": lambda config: config.field.field == "planes",
     "entropy": lambda config: config.losses.entropy,
     "smoothing with smoothing_activation norm": lambda config: (
         config.losses.smoothing and config.losses.smoothing_activation == "norm"

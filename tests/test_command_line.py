@@ -44,6 +44,7 @@ OURS = {"seed": 0, "device": "auto", "exact_dense": False, "precision": "auto", 
         "keep_checkpoints": 0, "near": None, "far": None, "path": None, "view": False}
 BEYOND = {"random_bkgd": False, "carving_lambda": 0.0, "entropy_on": "alpha", "entropy_skip_last": False,
           "entropy_start_iter": 0, "entropy_ramp": 0, "freq_start": 0, "freq_end_iter": 0,
+          "field": "nerf", "planes_resolution": 128, "planes_components": 16, "planes_tv": 0.0,
           "range_start": 0.5, "range_end_iter": 0,
           "occlusion_lambda": 0.0, "occlusion_samples": 20, "distortion_lambda": 0.0, "distortion_start_iter": 0,
           "smoothing_floor": 0.0, "visual_hull": False, "mi_mlp": False, "ema_decay": 0.0, "depth_smooth_lambda": 0.0,

@@ -42,7 +42,7 @@ from run_nerf import Trainer, create_fixed_stepper, create_trainer  # noqa: E402
 from run_nerf_helpers import create_renderer, load_scene  # noqa: E402
 
 RELEASED = ["configs/infonerf/synthetic/lego.txt", "--density_bias", "0.2", "--precrop_iters", "0"]
-FAST, SAMPLE = ["configs/fast/synthetic/lego.txt"], ["configs/infonerf/sample.txt"]
+FAST, SAMPLE = ["configs/fast/synthetic/lego_mlp.txt"], ["configs/infonerf/sample.txt"]
 DENSE = {"exact_dense": True}
 VARIANTS = {
     "exact_dense": DENSE,

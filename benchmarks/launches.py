@@ -36,7 +36,7 @@ from support.devices import DEVICE, pretending  # noqa: E402
 from support.scenes import memory_scene, with_photographs  # noqa: E402
 
 CONFIGS = ("infonerf/synthetic/lego", "infonerf/synthetic/lego_kl", "best/synthetic/lego", "fast/synthetic/lego",
-           "infonerf/sample")  # fmt: skip
+           "best/synthetic/lego_mlp", "fast/synthetic/lego_mlp", "infonerf/sample")  # fmt: skip
 # Whatever a config says: nothing that needs values, or a scene from files.
 ALWAYS = ["--datadir", "none", "--visual_hull", "False", "--precision", "fp32", "--precrop_iters", "0"]
 SIZE = 40  # of the scene's pictures, in pixels: room for a step's rays

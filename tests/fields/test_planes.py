@@ -127,11 +127,11 @@ def test_resume_is_exact(blender, tmp_path, extra):
 
 
 def test_they_learn():
-    config = parse_options(["--config", str(ROOT / "configs/planes/sample.txt"), "--datadir", str(ROOT / "data/sample"),
+    config = parse_options(["--config", str(ROOT / "configs/fast/sample.txt"), "--datadir", str(ROOT / "data/sample"),
                             "--planes_resolution", "32", "--N_samples", "32", "--precision", "fp32"])[0]  # fmt: skip
     trainer = create_trainer(config, load_scene(config.data), torch.device("cpu"))
     losses = [trainer.train_step()[0]["colour_fine"][1].item() for _ in range(80)]
-    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
 
 
 @pytest.mark.parametrize("case", ["default", "one pass", "a grid", "in NDC"])

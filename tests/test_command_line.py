@@ -95,7 +95,7 @@ def test_every_option_is_read_or_listed_as_without_effect():
 def test_shipped_configs_parse(path):
     config, notes = parse_options(["--config", str(path)])
     data, expname = config.data, config.run.expname
-    sample = "sample" in (path.stem, path.parent.name)
+    sample = path.stem.startswith("sample") or path.parent.name == "sample"
     kind = {"blender": "nerf_synthetic", "dtu": "DTU", "llff": "nerf_llff_data", "auto": "data"}[data.dataset_type]
     assert Path(data.datadir).parent.name == ("data" if sample else kind)
     assert sample or data.fewshot_choice == "even" or len(data.train_scene or []) == data.fewshot

@@ -111,7 +111,7 @@ class NetworkPart:
             if found != wanted:
                 raise InputError(
                     f"{self.which} network, {name}: found {found or 'none'}, expected {wanted or 'none'}; "
-                    "do the options (field, netdepth, netwidth, multires, use_viewdirs ...) match the run's?"
+                    "do the options (field, netdepth, netwidth, mi_mlp, multires, use_viewdirs ...) match the run's?"
                 )
         self.network.load_state_dict(state)
 

@@ -31,6 +31,7 @@ from infonerf.rendering.pictures import thumbnails
 from infonerf.rendering.renderer import Renderer
 from infonerf.scene.normalise import require_same_world, write_world
 from infonerf.scene.scene import Scene
+from infonerf.scene.swept_depths import write_picture
 from infonerf.system.errors import MEMORY, InputError, exit_status, out_of_memory
 from infonerf.system.files import atomic_file, make_folder, sole_owner
 from infonerf.system.graphs import Capture, capture_cuda
@@ -589,12 +590,14 @@ def say_best(trainer: Trainer, folder: Path) -> None:
 
 
 def prepare_folder(config: Config, scene: Scene, step: int) -> None:
-    """The first thing that is written: the run's folder, its options, as a config file, and its scene's world."""
+    """The first thing that is written: the run's folder, its options, as a config file, its scene's world, and how
+    depths were found in its photographs."""
     folder = config.run.folder
     if (folder / "args.txt").is_dir():
         raise InputError(f"{folder}/args.txt: found a folder, expected the options of a run, or nothing there")
     write_options(config)
     write_world(scene, folder)
+    write_picture(scene.known_depths, folder)
     for path in folder.glob("*.tmp"):  # of a run that was killed
         path.unlink(missing_ok=True)
     aside = checkpoint.set_aside(folder, step)

@@ -67,9 +67,8 @@ def load_scene(data: DataConfig) -> Scene:
 
 
 def sweep_photographs(config: Config, scene: Scene, device: torch.device) -> KnownDepths | None:
-    """Known depths of a plane sweep, kept in the scene's folder, with a picture of them in the run's."""
-    folder, picture = Path(config.data.datadir) / PLANE_SWEEP, make_folder(config.run.folder) / f"{PLANE_SWEEP}.jpg"
-    return swept_depths(scene, folder, picture, device)
+    """Known depths of a plane sweep, kept in the scene's folder."""
+    return swept_depths(scene, Path(config.data.datadir) / PLANE_SWEEP, device)
 
 
 def kind_of(data: DataConfig) -> str:

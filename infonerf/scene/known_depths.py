@@ -11,7 +11,7 @@ class KnownDepths:
 
     views: n, numbers of the scene's views. cols, rows: n, places in the image in pixels, (0, 0) being the outer corner
     of its first pixel, as for COLMAP. depths: n, z-depths in the scene's world. weights: n, above 0, how far to trust
-    them; of mean 1.
+    them; of mean 1. picture: h w 3 uint8, of how they were found, to look at.
     """
 
     views: np.ndarray
@@ -19,6 +19,7 @@ class KnownDepths:
     rows: np.ndarray
     depths: np.ndarray
     weights: np.ndarray
+    picture: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.views)

@@ -3,8 +3,8 @@ file, as finding them takes about 10 seconds a view. Axes: h w pixels of a photo
 """
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +23,18 @@ from infonerf.system.logs import progress_bar, say
 
 SOURCES = 4  # photographs that a view is compared with, at most: those seen from the nearest directions
 WIDEST = 75.0  # degrees between the directions of two views that are compared
+LEAST_SHIFT = 8.0  # pixels between where a source shows the nearest and the farthest: less tells no depth
 LONGEST = 512  # pixels of a photograph's longer side: larger ones are reduced
 PLANE_SWEEP = "plane_sweep"  # the name of its files
 MODULES = (plane_sweep, trusted_depths)  # whose text is a part of a file's key
 SHOWN = 6  # views of a picture
 
 
-def swept_depths(scene: Scene, folder: Path, picture: Path | None = None,
-                 device: torch.device | str = "cpu") -> KnownDepths | None:
+def swept_depths(scene: Scene, folder: Path, device: torch.device | str = "cpu") -> KnownDepths | None:
     """What is trusted of the training views' depths; None where that is nothing. Read from `folder`/KEY.npz, where
     the same photographs and cameras were swept before, else found and written there, if that can be.
 
-    picture: a JPEG to write, a row a view: photograph, depth (near is bright), what is trusted of it.
+    Its picture has a row a view: photograph, depth (near is bright), what is trusted of it.
     """
     train, (nearest, farthest) = scene.split.train, inverse_range(scene)
     images = [torch.from_numpy(scene.photographs.image(view)) for view in train]
@@ -44,9 +44,8 @@ def swept_depths(scene: Scene, folder: Path, picture: Path | None = None,
     if maps is None:
         maps = [DepthMap(*(part.cpu() for part in one)) for one in sweep_all(views, nearest, farthest, device)]
         write_maps(path, maps)
-    if picture:
-        write_picture(picture, images, maps, nearest, farthest)
-    return known_depths(scene, maps)
+    known = known_depths(scene, maps)
+    return known and replace(known, picture=picture_of(images, maps, nearest, farthest))
 
 
 def inverse_range(scene: Scene) -> tuple[float, float]:
@@ -72,17 +71,23 @@ def view_of(scene: Scene, number: int, image: Tensor) -> View:
     return View(grey, k, rotation.float(), (-rotation @ pose[:, 3]).float())
 
 
-def sources_of(views: Sequence[View], number: int) -> list[int]:
-    """The views that one is compared with, nearest direction first."""
+def sources_of(views: Sequence[View], number: int, depths: float) -> list[int]:
+    """The views that one is compared with, nearest direction first; not those from the same place, which tell no depth.
+    depths: how much inverse depths differ, from the nearest to the farthest."""
+    own = views[number]
+    if min(own.grey.shape) < 2:
+        return []
     ahead = torch.stack([view.rotation[2] for view in views])
+    places = torch.stack([-view.rotation.t() @ view.translation for view in views])
     angles = torch.rad2deg(torch.acos((ahead @ ahead[number]).clamp(-1, 1))).tolist()
-    others = [i for i in range(len(views)) if i != number and angles[i] <= WIDEST]
+    shifts = (own.k[0, 0] * depths * (places - places[number]).norm(dim=-1)).tolist()
+    others = [i for i in range(len(views)) if angles[i] <= WIDEST and shifts[i] >= LEAST_SHIFT]
     return sorted(others, key=lambda i: angles[i])[:SOURCES]
 
 
 def sweep_all(views: Sequence[View], nearest: float, farthest: float, device: torch.device | str) -> list[DepthMap]:
     views = [view.to(device) for view in views]
-    others = [sources_of(views, i) for i in range(len(views))]
+    others = [sources_of(views, i, nearest - farthest) for i in range(len(views))]
     depths, scores, pairs = [], [], list(zip(views, others, strict=True))
     for view, its_others in progress_bar(iterable=pairs, desc="plane sweep", unit="view"):
         if its_others:
@@ -112,7 +117,7 @@ def known_depths(scene: Scene, maps: Sequence[DepthMap]) -> KnownDepths | None:
 
 def key_of(views: Sequence[View], nearest: float, farthest: float) -> str:
     """16 hexadecimal digits of all that the depths depend on."""
-    content = hashlib.sha256(repr((nearest, farthest, SOURCES, WIDEST)).encode())
+    content = hashlib.sha256(repr((nearest, farthest, SOURCES, WIDEST, LEAST_SHIFT)).encode())
     for module in MODULES:
         content.update(Path(module.__file__).read_bytes())
     for view in views:
@@ -126,7 +131,7 @@ def read_maps(path: Path, views: Sequence[View]) -> list[DepthMap] | None:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = [(file[f"depth_{i}"], file[f"confidence_{i}"]) for i in range(len(views))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
+    except Exception:  # not there, or damaged, in one of many ways
         return None
     maps = [DepthMap(*(torch.from_numpy(array) for array in pair)) for pair in arrays if fits(pair)]
     same = len(maps) == len(views) and all(
@@ -153,8 +158,17 @@ def write_maps(path: Path, maps: Sequence[DepthMap]) -> None:
         say(f"note      depths of the plane sweep are not kept for other runs: {path}: {error.strerror}")
 
 
-def write_picture(path: Path, images: Sequence[Tensor], maps: Sequence[DepthMap], nearest: float,
-                  farthest: float) -> None:
+def write_picture(known: KnownDepths | None, folder: Path) -> None:
+    """The picture of a run's swept depths into its folder; where it has none, an earlier run's is removed."""
+    path = folder / f"{PLANE_SWEEP}.jpg"
+    if known is None or known.picture is None:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_file(path) as file:
+        Image.fromarray(known.picture).save(file, "JPEG", quality=85)
+
+
+def picture_of(images: Sequence[Tensor], maps: Sequence[DepthMap], nearest: float, farthest: float) -> np.ndarray:
     rows = []
     for image, (depth, confidence) in zip(images[:SHOWN], maps, strict=False):
         height, width = depth.shape
@@ -163,6 +177,4 @@ def write_picture(path: Path, images: Sequence[Tensor], maps: Sequence[DepthMap]
         shown = torch.where(confidence > 0, near, torch.tensor([0.4, 0, 0])[:, None, None])
         row = torch.cat([photograph, near, shown], dim=-1)
         rows.append(functional.interpolate(row[None], size=(round(300 * height / width), 900), mode="area")[0])
-    pixels = (torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().byte().numpy()
-    with atomic_file(path) as file:
-        Image.fromarray(pixels).save(file, "JPEG", quality=85)
+    return (torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().byte().numpy()

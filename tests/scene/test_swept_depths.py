@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from infonerf.scene import swept_depths as module
-from infonerf.scene.swept_depths import inverse_range, sources_of, swept_depths, view_of
+from infonerf.scene.swept_depths import inverse_range, sources_of, swept_depths, view_of, write_picture
 from infonerf.scene.trusted_depths import DepthMap
 from support.scenes import forward_scene, memory_scene, with_photographs
 from support.walls import HEIGHT, WIDTH, wall_scene
@@ -76,7 +76,10 @@ def test_damaged_files_are_made_anew(tmp_path, made_up):
     wrong = tmp_path / "wrong.npz"
     shape = view_of(scene, 0, torch.from_numpy(scene.photographs.image(0))).grey.shape
     arrays = {f"{name}_{i}": np.ones(shape, np.float32) for i in (0, 1) for name in ("depth", "confidence")}
-    contents = [b"", whole[:100], whole[:-30], b"no zip"]
+    flipped = bytearray(whole)
+    for place in range(200, len(whole), 7):
+        flipped[place] ^= 0x55
+    contents = [b"", whole[:100], whole[:-30], b"no zip", bytes(flipped)]
     for key, bad in (("depth_0", np.ones((2, 2), np.float32)), ("depth_1", np.full(shape, np.nan, np.float32)),
                      ("depth_0", np.zeros(shape, np.float32)), ("confidence_0", np.ones(shape)),
                      ("depth_0", np.array([{}], dtype=object)), ("confidence_1", -np.ones(shape, np.float32))):
@@ -101,9 +104,33 @@ def test_a_single_photograph_knows_nothing(tmp_path):
 
 
 def test_the_picture_has_a_row_a_view(tmp_path, made_up):
-    swept_depths(memory_scene(6, train=(0, 1, 2)), tmp_path, tmp_path / "picture.jpg")
-    with Image.open(tmp_path / "picture.jpg") as picture:
+    known = swept_depths(memory_scene(6, train=(0, 1, 2)), tmp_path)
+    write_picture(known, tmp_path)
+    with Image.open(tmp_path / "plane_sweep.jpg") as picture:
         assert picture.width == 900 and picture.height % 3 == 0
+    write_picture(None, tmp_path)  # a later run without
+    assert not (tmp_path / "plane_sweep.jpg").exists()
+
+
+def test_photographs_from_one_place_tell_no_depth(tmp_path):
+    """Copies, and a camera that is only turned: every depth would suit them."""
+    scene, _ = wall_scene()
+    poses = scene.cameras.poses.clone()
+    poses[1:, :, 3] = poses[0, :, 3]
+    poses[2] = poses[0]
+    image = scene.photographs.image
+    scene = replace(scene, cameras=replace(scene.cameras, poses=poses))
+    assert swept_depths(with_photographs(scene, image=lambda view: image(0)), tmp_path) is None
+
+
+def test_photographs_of_a_row_of_pixels_know_nothing(tmp_path):
+    assert swept_depths(memory_scene(train=(0, 1, 2), sizes=[(1, 9)] * 6), tmp_path) is None
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (7, 4)])
+def test_photographs_smaller_than_a_window(tmp_path, size):
+    known = swept_depths(memory_scene(train=(0, 1, 2), sizes=[size] * 6), tmp_path)
+    assert known is None or np.isfinite(known.depths).all()
 
 
 def test_range_of_depths():
@@ -123,4 +150,4 @@ def test_sources_are_the_nearest_directions():
     for i in range(6):
         angles = torch.rad2deg(torch.acos((ahead @ ahead[i]).clamp(-1, 1)))
         expected = [j for j in angles.argsort().tolist() if j != i and angles[j] <= module.WIDEST][: module.SOURCES]
-        assert sorted(sources_of(views, i)) == sorted(expected)
+        assert sorted(sources_of(views, i, depths=1.0)) == sorted(expected)

@@ -12,8 +12,10 @@ from infonerf.command_line import parse_options
 from infonerf.config import LossesConfig
 from infonerf.rendering.compositing import Rendering, composite
 from infonerf.rendering.groups import KNOWN, SEEN
+from infonerf.scene import swept_depths
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.known_depths import KnownDepths
+from infonerf.scene.trusted_depths import DepthMap
 from infonerf.training.sampler import RayBatch
 from infonerf.training.terms import StepView, loss_terms
 from load_blender import load_blender
@@ -24,7 +26,7 @@ from support import reference
 from support.devices import DEVICE, TINY
 from support.draws import DOUBLE, assert_uniform, rand, seeded
 from support.runs import LOSSES, contents, losses_printed, options, same
-from support.scenes import known_at_random, memory_scene, write_blender
+from support.scenes import HEIGHT, WIDTH, known_at_random, memory_scene, write_blender
 
 CPU = torch.device("cpu")
 WORDS = ["--expname", "x", "--datadir", "d", "--dataset_type", "blender", "--N_rand", "6", "--N_samples", "4",
@@ -296,3 +298,37 @@ def test_without_known_depths_it_is_said_and_trained_without(known):
     assert "losses    colour" in lines
     off, _ = parse_options(WORDS)
     assert note not in described(off, scene, trainer.networks, 0)
+
+
+# ---- depths of the photographs themselves ---------------------------------------------------------------------------
+
+
+def test_a_run_with_swept_depths(tmp_path, monkeypatch, capsys):
+    """Stopped and resumed it ends as undisturbed; its picture is its own; the second run sweeps nothing."""
+    sweeps = []
+
+    def sweep_all(views, nearest, farthest, device):
+        sweeps.append(len(views))
+        return [DepthMap(torch.full_like(view.grey, 4.0), torch.full_like(view.grey, 0.9)) for view in views]
+
+    monkeypatch.setattr(swept_depths, "sweep_all", sweep_all)
+    scene = write_blender(tmp_path / "scene")
+    command = [*PRIOR, "--depth_prior", "sweep", "--no_batching"]
+    assert main(options(scene, tmp_path, *command, "--N_iters", "4", name="whole")) == 0
+    assert f"depths    {4 * HEIGHT * WIDTH} known, in 4 of the training views" in capsys.readouterr().out
+    assert main(options(scene, tmp_path, *command, "--N_iters", "2")) == 0
+    assert main(options(scene, tmp_path, *command, "--N_iters", "4")) == 0
+    assert sweeps == [4]
+    whole, run = (contents(tmp_path, 4, name) for name in ("whole", "run"))
+    for key in whole.keys() - {"options", "checksum"}:
+        assert same(whole[key], run[key]), key
+    picture = tmp_path / "logs/run/plane_sweep.jpg"
+    assert picture.is_file()
+    assert main(options(scene, tmp_path, "--no_batching", "--N_iters", "1", "--no_reload")) == 0
+    assert not picture.exists()
+
+
+def test_photographs_that_match_nowhere_train_without(tmp_path, capsys):
+    scene = write_blender(tmp_path / "scene", counts=(1, 2, 2))
+    assert main(options(scene, tmp_path, *PRIOR, "--depth_prior", "sweep", "--no_batching", "--N_iters", "1")) == 0
+    assert "no known depths (depth_prior sweep)" in capsys.readouterr().out

@@ -175,9 +175,11 @@ class FieldConfig:
         ours=True,
     )
     planes_resolution: int = option(
-        128, "nodes along a side of the scene's bounds", bounded(int, 8), ours=True, needs="field planes"
+        128, "nodes along a side of the scene's bounds", bounded(int, 8, 4096), ours=True, needs="field planes"
     )
-    planes_components: int = option(16, "features of a plane", POSITIVE, ours=True, needs="field planes")
+    planes_components: int = option(
+        16, "features of a plane", bounded(int, 1, 1024), ours=True, needs="field planes"
+    )
     planes_tv: float = option(
         0.0, "weight of the mean squared differences of neighbouring features", AMOUNT, ours=True, needs="field planes"
     )

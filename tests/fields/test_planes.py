@@ -150,7 +150,9 @@ def test_steps_of_fixed_shapes(case):
 @pytest.mark.parametrize(("words", "message"), [
     (["--field", "grid"], "--field"),
     (["--planes_resolution", "4"], "--planes_resolution"),
+    (["--planes_resolution", "100000"], "--planes_resolution"),
     (["--planes_components", "0"], "--planes_components"),
+    (["--planes_components", "100000000"], "--planes_components"),
     (["--planes_tv", "-1"], "--planes_tv"),
 ])  # fmt: skip
 def test_bad_options(words, message):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from infonerf.command_line import run_config
-from infonerf.config import Config, DataConfig, LossesConfig, RenderingConfig, changed_since
+from infonerf.config import PATHS, Config, DataConfig, LossesConfig, RenderingConfig, changed_since
 from infonerf.evaluation.perceptual import Lpips
 from infonerf.evaluation.record import Record, append_result
 from infonerf.evaluation.views import evaluate_views
@@ -24,6 +24,7 @@ from infonerf.rendering.renderer import Renderer, Sampling
 from infonerf.rendering.sparse import SparseQuery
 from infonerf.scene.camera_checks import with_checked_cameras
 from infonerf.scene.cameras import Pixels
+from infonerf.scene.fingerprint import fingerprint
 from infonerf.scene.kinds import found_kind
 from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.normalise import require_same_world
@@ -41,6 +42,7 @@ from infonerf.training import checkpoint
 from infonerf.training.generators import create_generators
 from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, RotatedPose
 from infonerf.training.sampler import Crop, KnownPixels, RangeAnnealing, RaySampler, TrainingColours, central_crop
+from infonerf.version import code
 from infonerf.viewer.paths import cameras_of, moved, read_path
 from load_blender import load_blender
 from load_capture import load_capture
@@ -369,8 +371,16 @@ def load_device_and_scene(config: Config, ranks: Ranks) -> tuple[torch.device, S
     """What each rank has of its own."""
     with ranks.together():
         device, scene = rank_device(config.run.device, ranks), load_scene(config.data)
+        found = found_by_rank(config, scene) if ranks.size > 1 else {}
+    ranks.require_same(found)
     ranks.use(device)
     return device, scene
+
+
+def found_by_rank(config: Config, scene: Scene) -> dict[str, object]:
+    """What ranks must have in common, by what it is called: paths may differ."""
+    options = {name: value for name, value in config.values().items() if name not in (*PATHS, "device")}
+    return {"version of the program or of torch": code(), "list of options": options, "scene": fingerprint(scene)}
 
 
 def open_checkpoint(config: Config, ranks: Ranks | None = None) -> OpenedRun:

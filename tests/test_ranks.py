@@ -85,15 +85,16 @@ def test_two_ranks_leave_what_one_process_does(scene, tmp_path):
     assert errors[1] == ""
 
 
-def test_torchrun_stops_and_other_numbers_of_ranks_go_on(scene, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
+def test_torchrun_stops_and_other_numbers_of_ranks_go_on(scene, tmp_path, number):
     argv = command(scene, tmp_path, "--N_iters", "1000000")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "run_nerf.py"]
     run = subprocess.Popen([*torchrun, *argv], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for line in run.stdout:
         if line.startswith("step 3 "):
             break
-    run.send_signal(signal.SIGTERM)
-    rest, _ = run.communicate(timeout=60)
+    run.send_signal(number)
+    rest, _ = run.communicate(timeout=60)  # what ranks that are left behind print, too
     assert rest.count("SIGTERM: saved") == 1
     step = checkpoint.read(checkpoint.newest(tmp_path / "logs/run")).step
     words = shlex.split(next(line for line in rest.splitlines() if line.strip().startswith("torchrun")))
@@ -151,6 +152,19 @@ def test_a_scene_that_one_rank_lacks_is_one_line_and_status_2_of_all(scene, tmp_
     ended, errors = train(2, command(scene, tmp_path, "--N_iters", "2"), tmp_path, partial(ranks.lack_scene, rank))
     assert ended == [2, 2]
     assert errors == ["run_nerf.py: error: scene: no such folder\n", ""]
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(("fault", "what"), [
+    (ranks.another_scene, "scene"),
+    (ranks.another_version, "version of the program or of torch"),
+])  # fmt: skip
+def test_a_rank_of_another_kind_is_refused_at_the_start(scene, tmp_path, fault, what):
+    ended, errors = train(2, command(scene, tmp_path, "--N_iters", "2"), tmp_path, fault)
+    assert ended == [2, 2]
+    assert re.fullmatch(rf"run_nerf.py: error: torchrun: rank 1 \(on .*\) has another {what} than rank 0 \(on .*\), "
+                        r"expected the same\n", errors[0])  # fmt: skip
+    assert errors[1] == ""
     assert not (tmp_path / "logs").exists()
 
 

@@ -68,7 +68,9 @@ class Interrupt:
         self.stop_if_asked()
 
     def stop_if_asked(self) -> None:
-        """Raise Stopped where any rank was asked to stop."""
+        """Raise Stopped where any rank was asked to stop, or left behind by what started it."""
+        if self.ranks.left_behind:
+            self.signum = self.signum or signal.SIGTERM
         signum = self.ranks.agree(self.signum or 0)
         if signum:
             raise Stopped(signum)

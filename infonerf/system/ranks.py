@@ -6,12 +6,13 @@ rank ends for another reason, killed say, the others end at once, wherever they 
 
 import atexit
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar
@@ -41,6 +42,7 @@ class Ranks:
 
     def __init__(self, rank: int = 0, size: int = 1, local: int = 0):
         self.rank, self.size, self.local, self.watch = rank, size, local, None
+        self.parent = os.getppid()
 
     @classmethod
     def alone(cls) -> "Ranks":
@@ -68,6 +70,11 @@ class Ranks:
         """Have the ranks, whose default process group is there, watch each other."""
         self.group = self.control = dist.new_group(backend="gloo", timeout=PATIENCE)
         self.watch = Watch(self.rank, self.size)
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether torchrun has ended, which started this process and would start none again."""
+        return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != self.parent
 
     @property
     def first(self) -> bool:
@@ -149,6 +156,19 @@ class Ranks:
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.agree(0)
+
+    def require_same(self, found: Mapping[str, object]) -> None:
+        """Raise InputError, on all ranks, unless each has found the same as the first. found: what, by its name."""
+        if self.size == 1:
+            return
+        everyone = [None] * self.size
+        with self.collective():
+            dist.all_gather_object(everyone, (platform.node(), found), group=self.control)
+        (first, expected), *others = everyone
+        for rank, (machine, own) in enumerate(others, start=1):
+            if other := [name for name in expected if own[name] != expected[name]]:
+                where = f"rank {rank} (on {machine}) has another {other[0]} than rank 0 (on {first})"
+                self.fail_with(InputError(f"torchrun: {where}, expected the same"))
 
     @contextmanager
     def together(self) -> Iterator[None]:

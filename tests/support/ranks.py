@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -101,6 +102,31 @@ def lack_scene(rank: int) -> None:
         return load(data)
 
     run_nerf_helpers.load_scene = load_scene
+
+
+def another_scene() -> None:
+    """The last training photograph is lighter in one pixel for every rank but the first."""
+    import run_nerf_helpers
+
+    load, lighter = run_nerf_helpers.load_scene, os.environ["RANK"] != "0"
+
+    def load_scene(data):
+        scene = load(data)
+
+        def image(view):
+            pixels = scene.photographs.image(view).copy()
+            pixels[-1, -1] += lighter * (view == scene.split.train[-1])
+            return pixels
+
+        return replace(scene, photographs=replace(scene.photographs, image=image))
+
+    run_nerf_helpers.load_scene = load_scene
+
+
+def another_version() -> None:
+    import run_nerf_helpers
+
+    run_nerf_helpers.code = lambda: os.environ["RANK"]
 
 
 def move_apart(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Ranks: sums, rows and agreements of processes, and that none outlives another one."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -67,6 +68,19 @@ def test_an_error_of_one_is_an_error_of_all(tmp_path):
     expected = [(InputError, "scene: not here"), (OSError, "[Errno 28] No space left on device: 'file'"),
                 (True, "no checkpoint")]  # fmt: skip
     assert support.results(2, work, tmp_path) == [expected, expected]
+
+
+def test_what_ranks_must_have_in_common(tmp_path):
+    def work(ranks):
+        ranks.require_same({"scene": 1, "options": {"N_rand": 64}})
+        try:
+            ranks.require_same({"scene": 1, "options": {"N_rand": 64 + (ranks.rank == 2)}})
+        except InputError as error:
+            return str(error)
+
+    found = support.results(3, work, tmp_path)
+    assert found == [found[0]] * 3
+    assert re.fullmatch(r"torchrun: rank 2 \(on .+\) has another options than rank 0 \(on .+\), .*", found[0])
 
 
 def test_no_rank_outlives_one_that_is_killed(tmp_path):

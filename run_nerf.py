@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,7 +28,7 @@ from infonerf.rendering.compositing import Rendering
 from infonerf.rendering.groups import SEEN, UNSEEN
 from infonerf.rendering.occupancy import Occupancy
 from infonerf.rendering.pictures import thumbnails
-from infonerf.rendering.renderer import Renderer
+from infonerf.rendering.renderer import Draws, Renderer
 from infonerf.scene.normalise import require_same_world, write_world
 from infonerf.scene.scene import Scene
 from infonerf.scene.swept_depths import write_picture
@@ -156,9 +156,9 @@ class Trainer:
 
     def attempt_step(self) -> tuple[Terms, dict[str, Rendering]]:
         batch = self.draw()
-        renderings = self.renderer.groups(batch.groups, self.generators.samples)
-        terms = loss_terms(StepView.of(renderings, batch, self.networks), self.losses, self.step + 1)
-        self.update(terms)
+        draws = self.renderer.group_draws(batch.groups, self.generators.samples)
+        terms, renderings = self.differentiated(batch, draws)
+        self.optimizer.step()
         self.finish_step()
         if self.average:
             self.average.update(self.networks, self.step)
@@ -177,14 +177,31 @@ class Trainer:
         self.networks.set_step(number)
         return self.sampler.draw(number, needed_groups(self.losses, number), self.generators.pixels)
 
-    def update(self, terms: Terms) -> None:
-        loss = total_loss(terms)
-        self.optimizer.zero_grad()
-        loss.backward()
+    def differentiated(self, batch: RayBatch, draws: Sequence[Draws]) -> tuple[Terms, dict[str, Rendering]]:
+        """The terms of a batch's loss, by which the weights then have gradients, and the renderings that it was made
+        from. Where the memory does not suffice, in smaller blocks from now on."""
+        while True:
+            self.optimizer.zero_grad()
+            try:
+                terms, renderings = self.attempt_gradient(batch, draws)
+                break
+            except (RuntimeError, MemoryError) as error:
+                smaller = self.renderer.query.smaller() if out_of_memory(error) else None
+                if not smaller:
+                    raise
+            self.renderer.query = smaller
+            say(f"out of memory: a step evaluates {smaller.block} points at a time from now on (netchunk)")
         gradients = [p.grad for p in self.networks.parameters() if p.grad is not None]
-        if not torch.isfinite(loss.detach() + torch.nn.utils.get_total_norm(gradients)):
+        loss = total_loss(terms).detach()
+        if not torch.isfinite(loss + torch.nn.utils.get_total_norm(gradients)):
             raise NonFiniteLoss(f"step {self.step + 1}: {not_finite(terms)} is not finite")
-        self.optimizer.step()
+        return terms, renderings
+
+    def attempt_gradient(self, batch: RayBatch, draws: Sequence[Draws]) -> tuple[Terms, dict[str, Rendering]]:
+        renderings = self.renderer.groups_passes(batch.groups, draws)
+        terms = loss_terms(StepView.of(renderings, batch, self.networks), self.losses, self.step + 1)
+        total_loss(terms).backward()
+        return terms, renderings
 
     def finish_step(self) -> None:
         """After an update: what belongs to the next one."""

@@ -26,6 +26,9 @@ class Query(Protocol):
     def for_pictures(self, networks: CoarseFine) -> "Query":
         """A query with a grid, where this one has such, that is made from these networks alone."""
 
+    def smaller(self) -> "Query | None":
+        """The same in half as large blocks; None where these would need as much memory."""
+
 
 @dataclass(frozen=True)
 class DenseQuery:
@@ -37,6 +40,9 @@ class DenseQuery:
 
     def for_pictures(self, networks: CoarseFine) -> "DenseQuery":
         return self
+
+    def smaller(self) -> None:
+        return None  # it keeps the activations of all blocks
 
     def __call__(self, field: Field, rays: Rays, z: Tensor, noise: Tensor | None = None, colour: bool = True):
         n_rays = max(1, self.netchunk // z.shape[1])

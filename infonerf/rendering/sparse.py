@@ -74,6 +74,9 @@ class SparseQuery:
         block = self.block * (PICTURE_BLOCKS if networks.device.type == "cuda" else 1)
         return replace(self, block=block, occupancy=occupancy, copies=copies)
 
+    def smaller(self) -> "SparseQuery | None":
+        return replace(self, block=self.block // 2) if self.block > 1 else None
+
     def workers(self, points: Tensor, field: Field) -> int:
         """How many threads evaluate the points. A multiplication in bfloat16 counts as half a one."""
         return n_workers(points.device, len(points) * field.multiplications / (2 if self.dtype else 1))

@@ -12,6 +12,7 @@ MEMORY = (
     "out of memory; lower netchunk, N_rand and N_entropy, or netwidth; to render, chunk, or raise render_factor; "
     "or make the longer side of the photographs shorter, with half_res, say"
 )
+GPU = "the GPU failed ({}); what was saved is kept, and the same command goes on from it"
 
 
 class InputError(Exception):
@@ -35,7 +36,7 @@ class Stopped(BaseException):
 
 def exit_status(program: str, run: Callable[[], int]) -> int:
     """What a script exits with: what `run` returns; 2, after one line, where a file or option cannot be used, or needs
-    more memory than there is; 1, likewise, where the system fails (a full disk, say); 130 after Ctrl-C, 143 after
+    more memory than there is; 1, likewise, where the system fails (a full disk, a GPU); 130 after Ctrl-C, 143 after
     SIGTERM.
 
     What ends all ranks (`infonerf.system.ranks`) is said by the first one."""
@@ -49,11 +50,12 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
         logs.complain(f"{program}: stopped")
         return 130
     except Exception as error:
-        short = not isinstance(error, InputError) and out_of_memory(error)
-        if not short and not isinstance(error, (InputError, OSError)):
+        short, failed = not isinstance(error, InputError) and out_of_memory(error), gpu_failed(error)
+        if not short and not failed and not isinstance(error, (InputError, OSError)):
             raise
         if not (logs.silent and getattr(error, "of_all_ranks", False)):
-            print(logs.printable(f"{program}: error: {MEMORY if short else error}"), file=sys.stderr)
+            said = MEMORY if short else GPU.format(str(error).split("\n")[0]) if failed else error
+            print(logs.printable(f"{program}: error: {said}"), file=sys.stderr)
         return 2 if short or isinstance(error, InputError) else 1
 
 
@@ -63,3 +65,8 @@ def out_of_memory(error: Exception) -> bool:
     said = "out of memory|not enough memory|can't allocate memory|Insufficient memory|Storage size calculation overflow"
     is_such = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     return is_such or re.search(said, str(error)) is not None
+
+
+def gpu_failed(error: Exception) -> bool:
+    """Whether it says that a GPU cannot go on, nor be used again by this process."""
+    return isinstance(error, RuntimeError) and str(error).startswith("CUDA error")

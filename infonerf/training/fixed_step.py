@@ -26,6 +26,7 @@ from infonerf.rendering.groups import SEEN
 from infonerf.rendering.renderer import Draws, Renderer
 from infonerf.scene.cameras import Rays
 from infonerf.system.devices import to_device
+from infonerf.system.errors import out_of_memory
 from infonerf.system.graphs import Capture, Captured, Host, Work, at_once, at_once_watched
 from infonerf.system.logs import say
 from infonerf.system.ranks import Ranks
@@ -59,6 +60,7 @@ class FixedStepper:
         self.copies = self.networks.in_precision(self.dtype)
         self.skipped, self.in_a_row = (torch.zeros((), dtype=torch.long, device=device) for _ in range(2))
         self.block, self.key, self.current = block_rows(self.networks, self.block), None, None
+        self.small = SMALL
 
     def step(self, batch: RayBatch, draws: Sequence[Draws], number: int) -> tuple[Terms, dict[str, Rendering]]:
         """Make update `number`; the terms of its loss and the renderings that it was made from, which the next step
@@ -73,11 +75,19 @@ class FixedStepper:
             tuple(batch.groups), tuple(weights), tuple(tensor.shape for tensor in inputs),
             occupancy is not None and occupancy.in_use, tuple(network.phase for network in self.networks),
         )  # fmt: skip
-        if key != self.key:
-            self.current = None
-            gc.collect()  # its graphs, which hold memory
-            self.key, self.current = key, FixedStep(self, inputs, batch, draws, tuple(weights))
-        self.current.run(inputs)
+        while True:
+            if key != self.key:
+                self.key, self.current = None, None
+                gc.collect()  # its graphs, which hold memory
+                self.key, self.current = key, FixedStep(self, inputs, batch, draws, tuple(weights))
+            try:
+                self.current.run(inputs)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.block == 1 or self.ranks.size > 1 or self.current.updating:
+                    raise
+            self.key, self.small, self.block = None, 0, self.block // 2
+            say(f"out of memory: a step evaluates {self.block} points at a time from now on (netchunk)")
         terms = {name: (weights.get(name, weight), value) for name, (weight, value) in self.current.terms.items()}
         return terms, self.current.renderings
 
@@ -110,6 +120,7 @@ class FixedStep:
         self.weights = dict(zip(names, weights, strict=True))
         self.batch, self.draws = with_tensors(batch, draws, near, far, tensors)
         self.runs, self.again, self.small = 0, None, self.is_small()
+        self.updating = False  # then the step cannot be done again
         self.totals: dict[Tensor, Tensor] = {}  # gradients by the parameters that are computed with
         self.terms: Terms = {}
         self.renderings: dict[str, Rendering] = {}
@@ -125,7 +136,7 @@ class FixedStep:
         if networks.fine is not None:
             work += (sampling.n_samples + sampling.n_importance) * networks.fine.multiplications
         n_rays = sum(len(rays) for rays in self.batch.groups.values())
-        return self.stepper.ranks.size == 1 and n_rays * work <= SMALL
+        return self.stepper.ranks.size == 1 and n_rays * work <= self.stepper.small
 
     def run(self, inputs: Sequence[Tensor]) -> None:
         """Do the step with these inputs: the first time as it is, then captured."""
@@ -164,7 +175,9 @@ class FixedStep:
 
     def work(self, host: Host) -> None:
         """The three stretches."""
+        self.updating = False
         self.gradients(host)
+        self.updating = True
         self.update()
 
     def gradients(self, host: Host) -> None:

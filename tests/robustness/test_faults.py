@@ -27,6 +27,7 @@ from infonerf.system.files import sole_owner
 from infonerf.training import checkpoint
 from robustness.faults import options
 from run_nerf import Trainer, main
+from support.runs import contents
 from support.scenes import write_blender
 
 ROOT = Path(__file__).parents[2]
@@ -247,6 +248,30 @@ def test_the_allocators_own_words_are_known(capsys, allocate):
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("program: error: out of memory; lower netchunk")
     assert all(name in line for name in ("N_rand", "N_entropy", "netwidth", "chunk", "half_res", "render_factor"))
+
+
+def test_a_gpu_that_fails_is_one_line_and_the_last_checkpoint_stands(folder, capsys, monkeypatch):
+    train_step = run_nerf.Trainer.train_step
+
+    def failing(trainer):
+        if trainer.step == 3:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors ...")
+        return train_step(trainer)
+
+    whole = ["--N_iters", "5", "--i_weights", "2"]
+    assert main(options(folder, "whole", *whole)) == 0
+    monkeypatch.setattr(run_nerf.Trainer, "train_step", failing)
+    capsys.readouterr()
+    assert main(options(folder, "run", *whole)) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "run_nerf.py: error: the GPU failed (CUDA error: an illegal memory access was encountered); what was saved is "
+        "kept, and the same command goes on from it"
+    )
+    monkeypatch.undo()
+    assert main(options(folder, "run", *whole)) == 0
+    assert "going on from" in capsys.readouterr().out
+    ours, theirs = (contents(folder, 5, name)["network_fn_state_dict"] for name in ("run", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_another_error_of_rendering_is_not_taken_for_it():

@@ -14,6 +14,7 @@ import run_nerf
 from infonerf.fields.field import Field
 from infonerf.rendering import occupancy
 from infonerf.rendering.fixed import ActivePoints, Points
+from infonerf.rendering.sparse import Samples
 from infonerf.system.graphs import Captured
 from infonerf.training import fixed_step
 from infonerf.training.sampler import TrainingColours
@@ -203,6 +204,51 @@ def test_blocks_do_not_matter(netchunk, monkeypatch):
     one, other = (trainer_of([*DEFAULT, "--netchunk", str(n)], fixed=True) for n in (netchunk, 7))
     for mine, theirs in zip(gradients(one), gradients(other), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("form", ["plain", "as it is", "captured"])
+def test_a_step_that_is_short_of_memory_goes_on_in_smaller_blocks(form, size, capsys, monkeypatch):
+    """From its fourth step on, where a captured one has been captured."""
+    options = [*DEFAULT, "--ema_decay", "0.9", "--raw_noise_std", "0.1"]
+    enough, short = (trainer_of(options, form != "plain", form == "captured") for _ in range(2))
+    limit = 10**6
+
+    def of_few(raw):
+        def limited(points, rows=None):
+            if len(points.points if rows is None else rows) > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return raw(points, rows)
+
+        return limited
+
+    monkeypatch.setattr(Points, "raw", of_few(Points.raw))
+    monkeypatch.setattr(Samples, "raw", of_few(Samples.raw))
+    for step in range(7):
+        limit = 10 if step >= 3 else 10**6
+        if step == 3 and form == "captured":
+            short.fixed.key = None  # other rays, say: a new capture
+        (found, _) = short.train_step()
+        limit = 10**6
+        expected, _ = enough.train_step()
+        for name, (_, value) in expected.items():
+            torch.testing.assert_close(found[name][1], value, rtol=1e-7, atol=1e-9)
+    for ours, theirs in ((short.networks, enough.networks), (short.average, enough.average)):
+        torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-6, atol=1e-8)
+    said = capsys.readouterr().out
+    for block, count in ((16, 1), (8, 1), (4, 0)):
+        assert said.count(f"out of memory: a step evaluates {block} points at a time from now on (netchunk)") == count
+
+
+def test_a_step_that_is_too_large_for_any_block_is_an_error(size, monkeypatch):
+    trainer = trainer_of(DEFAULT, fixed=True)
+
+    def fail(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Points, "raw", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train_step()
+    assert trainer.fixed.block == 1
 
 
 @pytest.mark.parametrize(("n", "block", "sizes"), [

@@ -7,6 +7,7 @@ The last attempt of every third round is of three ranks instead of two, and then
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from support.runs import LOSSES, ROOT, contents, options, same
 from support.scenes import write_blender
 
 STEPS, I_WEIGHTS = 60, 7
-TIMEOUT = 90.0  # seconds until all processes have ended after a kill; a busy machine takes 10
+TIMEOUT = 90.0  # seconds until all processes have ended after a kill: 30 where they had not met yet, else a few
 VICTIMS = ("rank 1", "rank 0", "torchrun")
 
 
@@ -46,7 +47,8 @@ def disturbed(folder: Path, name: str, victim: str, delay: float) -> bool:
     """Start two ranks and kill the victim after `delay` seconds. Whether it struck; all processes have ended then."""
     if victim == "torchrun":
         return torchrun_killed(folder, name, delay)
-    children = ranks.start_script(2, "run_nerf", command(folder, name), folder / "printed")
+    shutil.rmtree(folder / "printed")
+    children = ranks.start_script(2, "run_nerf", command(folder, name), folder / "printed", ranks.meet_soon)
     time.sleep(delay)
     number = int(victim[-1])
     struck = children[number].is_alive()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -121,6 +122,13 @@ def another_scene() -> None:
         return replace(scene, photographs=replace(scene.photographs, image=image))
 
     run_nerf_helpers.load_scene = load_scene
+
+
+def meet_soon() -> None:
+    """Wait half a minute for a rank that does not come, not five."""
+    from infonerf.system import ranks
+
+    ranks.MEETING = timedelta(seconds=30)
 
 
 def another_version() -> None:

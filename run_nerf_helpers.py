@@ -39,6 +39,7 @@ from infonerf.system.logs import say
 from infonerf.system.picture_folders import PictureFolder
 from infonerf.system.ranks import Ranks
 from infonerf.training import checkpoint
+from infonerf.training.checkpoint_content import TO_LOOK_AT, TO_TRAIN
 from infonerf.training.generators import create_generators
 from infonerf.training.neighbours import MovedPose, NearPixel, Neighbourhood, RotatedPose
 from infonerf.training.sampler import Crop, KnownPixels, RangeAnnealing, RaySampler, TrainingColours, central_crop
@@ -353,13 +354,14 @@ def find_checkpoint(config: Config) -> checkpoint.Checkpoint | None:
     """The checkpoint to start from: ft_path, else the newest of the run that is not damaged. To render,
     ckpt_render_iter names another one."""
     run, looking = config.run, config.looking
+    checks = TO_LOOK_AT if looking.instead_of_training else TO_TRAIN
     if run.no_reload:
         return None
     if run.ft_path:
-        return checkpoint.read(run.ft_path)
+        return checkpoint.read(run.ft_path, checks)
     if looking.ckpt_render_iter and looking.instead_of_training:
-        return checkpoint.read(checkpoint.path_of(run.folder, looking.ckpt_render_iter))
-    return checkpoint.newest_readable(run.folder, say)
+        return checkpoint.read(checkpoint.path_of(run.folder, looking.ckpt_render_iter), checks)
+    return checkpoint.newest_readable(run.folder, say, checks)
 
 
 def open_run(folder: Path, **options) -> OpenedRun:

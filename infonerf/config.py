@@ -5,14 +5,27 @@ other. Names and defaults are those of the released code (docs/method.md, Option
 Two configs agree on a subject where its sections are equal: `a.data == b.data` means the same photographs.
 """
 
+import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from infonerf.system.arguments import ABOVE_ZERO, AMOUNT, COUNT, FRACTION, INTEGER, NUMBER, POSITIVE, SEED, bounded
+from infonerf.system.arguments import (
+    ABOVE_ZERO,
+    AMOUNT,
+    COUNT,
+    FRACTION,
+    INTEGER,
+    NUMBER,
+    POSITIVE,
+    SEED,
+    bounded,
+    flag,
+)
 from infonerf.system.errors import InputError
+from infonerf.system.logs import printable
 
 # Options of the released code that nothing ever read, with their defaults. They are accepted, and named once.
 NO_EFFECT = {"entropy_ray_lambda": 1, "render_test_ray": False, "shape": "greek", "render_pass": False, "debug": False,
@@ -20,6 +33,7 @@ NO_EFFECT = {"entropy_ray_lambda": 1, "render_test_ray": False, "shape": "greek"
 # Options that were never usable in the released code.
 REFUSED = ("alpha_model_path", "no_coarse")
 LONGEST_EXPNAME = 200  # of expname, in bytes, as file systems count
+LONGEST_TEXT = 4096  # of an option that a checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -550,8 +564,36 @@ def changed_since(values: Mapping[str, Any], config: Config) -> list[str]:
         if name in PATHS:
             before, now = (None if path is None else str(Path(path).resolve()) for path in (before, now))
         if before != now:
-            lines.append(f"changed since the checkpoint: {name} was {before}, now {now}")
+            lines.append(printable(f"changed since the checkpoint: {name} was {before}, now {now}"))
     return lines
+
+
+def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of values by name, as a checkpoint holds them, those of options, parsed as a config file's would be. Raises
+    ValueError for one that no config file could give its option."""
+    found = {}
+    for _, name, option in declared():
+        value = values.get(name)
+        try:
+            if option.many and isinstance(value, list):
+                found[name] = [recorded_value(name, item, option) for item in value]
+            elif name in values:
+                found[name] = DEFAULTS[name] if value is None else recorded_value(name, value, option)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return found
+
+
+def recorded_value(name: str, value: Any, option: Option) -> Any:
+    parse = flag if isinstance(DEFAULTS[name], bool) else option.parse
+    if type(value) not in ((str,) if parse is None else (str, int, float, bool)):
+        expected = "text" if parse is None else "a value"
+        raise argparse.ArgumentTypeError(f"found a value of type {type(value).__name__}, expected {expected}")
+    if parse is not None:
+        return parse(str(value)[:LONGEST_TEXT])
+    if (option.choices and value not in option.choices) or "\0" in value or len(value) > LONGEST_TEXT:
+        raise argparse.ArgumentTypeError(f"found {value[:50]!r}, expected {' or '.join(option.choices or ['a name'])}")
+    return value
 
 
 # Conditions without which an option has no effect (Option.needs), in words.

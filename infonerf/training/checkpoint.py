@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,27 +25,24 @@ from infonerf.fields.field import CoarseFine
 from infonerf.system.errors import InputError, out_of_memory
 from infonerf.system.files import atomic_file, free_path, make_folder
 from infonerf.system.picture_folders import parse_picture_folder
+from infonerf.training.checkpoint_content import MOST_STEPS, TO_TRAIN, Checks, in_part, require_plain, shown
 from infonerf.version import VERSION
 
 OUR_KEYS = {"version", "options", "random_states", "sampler"}
 NETWORK_KEYS = {"coarse": "network_fn_state_dict", "fine": "network_fine_state_dict"}
 AVERAGE_KEYS = {"coarse": "network_fn_average_state_dict", "fine": "network_fine_average_state_dict"}
-WRAPPERS = re.compile(r"((module|_orig_mod)\.)+")  # of DataParallel and torch.compile, before a parameter's name
 LIKE_A_CHECKPOINT = re.compile(r"\.(tar|pt|pth|ckpt)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that was read. step: completed updates. content: the dictionary in the file, on the CPU."""
+    """A file that was read. step: completed updates. content: its entries as `checkpoint_content` checked them, on the
+    CPU. written_here: whether this program wrote it."""
 
     path: Path
     step: int
     content: dict
-
-    @property
-    def written_here(self) -> bool:
-        """Whether this program wrote it."""
-        return self.content.keys() >= OUR_KEYS
+    written_here: bool = False
 
     @property
     def has_average(self) -> bool:
@@ -68,7 +66,7 @@ class Checkpoint:
                     part.load_state_dict(state)
             except InputError as error:
                 raise InputError(f"{self.path}: {error}") from error
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+            except (ValueError, RuntimeError) as error:
                 if out_of_memory(error):
                     raise
                 raise InputError(f"{self.path}: its entry {entry} cannot be used ({error})") from error
@@ -103,17 +101,24 @@ class NetworkPart:
 
     def load_state_dict(self, state: dict | None) -> None:
         expected = self.network.state_dict()
-        if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        if not state:
             why = " as --N_importance is above 0" if self.which == "fine" else ""
             raise InputError(f"holds no {self.which} network ({self.entry}), expected one{why}")
         for name in sorted(expected.keys() | state.keys()):
-            found, wanted = (tuple(s[name].shape) if name in s else None for s in (state, expected))
+            found, wanted = (shape_of(s.get(name)) for s in (state, expected))
             if found != wanted:
                 raise InputError(
-                    f"{self.which} network, {name}: found {found or 'none'}, expected {wanted or 'none'}; "
+                    f"{self.which} network, {name}: found {found}, expected {wanted}; "
                     "do the options (field, netdepth, netwidth, mi_mlp, multires, use_viewdirs ...) match the run's?"
                 )
         self.network.load_state_dict(state)
+
+
+def shape_of(tensor: torch.Tensor | None) -> str:
+    """In words."""
+    if tensor is None:
+        return "none"
+    return f"{tuple(tensor.shape)}" + ("" if tensor.is_floating_point() else f" {tensor.dtype}")
 
 
 def network_parts(networks: CoarseFine, keys: Mapping[str, str] = NETWORK_KEYS) -> dict[str, NetworkPart]:
@@ -132,28 +137,23 @@ class OptimizerPart:
 
     def state_dict(self) -> dict:
         state = self.optimizer.state_dict()
-        groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
-        return with_settings(state | {"param_groups": groups}, fused=None, capturable=False)
+        alike = {"fused": None, "capturable": False}
+        return state | {"param_groups": [group | alike | {"lr": float(group["lr"])} for group in state["param_groups"]]}
 
     def load_state_dict(self, state: dict) -> None:
-        settings = {name: self.optimizer.defaults[name] for name in ("fused", "capturable")}
         lrates = [group["lr"] for group in self.optimizer.param_groups]
+        groups = [self.optimizer.defaults | group for group in state["param_groups"]]
         try:
-            self.optimizer.load_state_dict(with_settings(state, **settings))
-            for group, lrate in zip(self.optimizer.param_groups, lrates, strict=True):
-                if isinstance(lrate, torch.Tensor):  # on the device, where a captured step reads it
-                    group["lr"] = lrate.fill_(group["lr"])
+            self.optimizer.load_state_dict(state | {"param_groups": groups})
             for parameter, moments in self.optimizer.state.items():
-                if moments["exp_avg"].shape != parameter.shape or moments["exp_avg_sq"].shape != parameter.shape:
-                    found = tuple(moments["exp_avg"].shape)
-                    raise ValueError(f"a moment of shape {found} for {tuple(parameter.shape)}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+                shape = moments["exp_avg"].shape
+                if shape != parameter.shape:
+                    raise ValueError(f"a moment of shape {tuple(shape)} for {tuple(parameter.shape)}")
+        except ValueError as error:
             raise InputError(f"its optimizer state does not fit the networks ({error})") from error
-
-
-def with_settings(state: dict, **settings) -> dict:
-    """An optimizer's state whose groups have other settings."""
-    return state | {"param_groups": [group | settings for group in state["param_groups"]]}
+        for group, lrate in zip(self.optimizer.param_groups, lrates, strict=True):
+            if isinstance(lrate, torch.Tensor):  # on the device, where a captured step reads it
+                group["lr"] = lrate.fill_(group["lr"])
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -180,37 +180,37 @@ def of_other_names(folder: Path) -> list[Path]:
     return sorted(path for path in named if path.resolve() not in ours)
 
 
-def newest_readable(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+def newest_readable(folder: Path, say: Callable[[str], None], checks: Checks = TO_TRAIN) -> Checkpoint | None:
     """The newest checkpoint of a run that can be read; where none has a step for its name, that of another name with
     the most steps. What is not taken of other names, or cannot be read, is said. None where a run has none; InputError
     where some are named for their steps and none of them can be read."""
     own, others = [path for _, path in reversed(saved(folder))], of_other_names(folder)
-    found = first_readable(own, say) if own else furthest(others, say)
+    found = first_readable(own, say, checks) if own else furthest(others, say, checks)
     passed_over = [path.name for path in others if found is None or path != found.path]
     if passed_over:
         say(f"passed over in {folder}, as not named for a step: {', '.join(passed_over)}; --ft_path FILE takes one")
     return found
 
 
-def first_readable(paths: Sequence[Path], say: Callable[[str], None]) -> Checkpoint:
+def first_readable(paths: Sequence[Path], say: Callable[[str], None], checks: Checks) -> Checkpoint:
     """The first that can be read; each one before it is said. InputError where none can."""
     *paths, last = paths
     for path in paths:
         try:
-            return read(path)
+            return read(path, checks)
         except InputError as error:
             say(f"WARNING: {error}; going back to the checkpoint before it")
-    return read(last)
+    return read(last, checks)
 
 
-def furthest(paths: Iterable[Path], say: Callable[[str], None]) -> Checkpoint | None:
+def furthest(paths: Iterable[Path], say: Callable[[str], None], checks: Checks) -> Checkpoint | None:
     """Of the files that are checkpoints that with the most steps, if any. What was put aside, as .bak, is not read."""
     found = None
     for path in paths:
         if not LIKE_A_CHECKPOINT.fullmatch(path.suffix):
             continue
         try:
-            candidate = read(path)
+            candidate = read(path, checks)
         except InputError as error:
             say(f"WARNING: {error}")
         else:
@@ -273,16 +273,30 @@ def hashed_parts(value) -> Iterable[bytes]:
         yield repr(value).encode()
 
 
-def read(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of ours or of the released layout, without executing anything in it. A checksum, where
-    the file has one, is verified."""
+def read(path: str | Path, checks: Checks = TO_TRAIN) -> Checkpoint:
+    """Read a checkpoint of ours or of the released layout, without executing anything in it. A checksum, where the file
+    has one, is verified. checks: of the entries that are wanted, others are left out (TO_LOOK_AT, TO_TRAIN)."""
     path = Path(path)
+    content = unpickled(path)
+    missing = {"global_step", NETWORK_KEYS["coarse"]} - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise InputError(f"{path}: not a checkpoint of a NeRF, found no {min(missing)} in it")
+    try:
+        return checked(path, content, checks)
+    except (ValueError, InputError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def unpickled(path: Path):
+    """What is in a file of torch's, whatever it is, on the CPU."""
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of tensors of rare kinds, which are refused
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each have their own
-        if out_of_memory(error):  # no fault of the file
+        if out_of_memory(error) and "overflow" not in str(error):  # no fault of the file
             raise
         reason = re.split(r"\n|\. ", str(error).strip())[0][:200] or type(error).__name__
         advice = re.search("weights.only", reason, re.IGNORECASE)  # torch's, to execute what is in the file
@@ -291,28 +305,21 @@ def read(path: str | Path) -> Checkpoint:
         elif isinstance(error, EOFError) or re.match(r"PytorchStreamReader failed reading|\[Errno 22\]", reason):
             reason = "cut off or damaged"
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
-    missing = {"global_step", NETWORK_KEYS["coarse"]} - set(content if isinstance(content, dict) else ())
-    if missing:
-        raise InputError(f"{path}: not a checkpoint of a NeRF, found no {min(missing)} in it")
+
+
+def checked(path: Path, content: dict, checks: Checks) -> Checkpoint:
+    """Raises ValueError or InputError, that say where in the file it is of no use."""
+    if "checksum" not in content:  # of another program, of whose other entries nothing is wanted
+        content = {entry: content[entry] for entry in content.keys() & {"global_step", *OUR_KEYS, *checks}}
+    require_plain(content)
     if "checksum" in content and content["checksum"] != checksum(content):
-        raise InputError(f"{path}: damaged, found other content than its checksum was made of (where the file "
-                         "was changed on purpose, leave its entry 'checksum' out)")
-    if not isinstance(content["global_step"], int) or content["global_step"] < 0:
-        raise InputError(f"{path}: found {content['global_step']!r} as global_step, expected an integer >= 0")
-    options = content.get("options", {})
-    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-        raise InputError(f"{path}: found options that are none, expected their names and values")
-    networks = {key for key in (*NETWORK_KEYS.values(), *AVERAGE_KEYS.values()) if isinstance(content.get(key), dict)}
-    content |= {key: without_wrappers(content[key]) for key in networks}
-    return Checkpoint(path, completed_updates(path, content), content)
-
-
-def without_wrappers(state: dict) -> dict:
-    """A network's weights by its own names, where all are saved with what was wrapped around it: module.x -> x."""
-    wrapped = WRAPPERS.match(str(next(iter(state), "")))
-    if not wrapped or not all(str(name).startswith(wrapped[0]) for name in state):
-        return state
-    return {name.removeprefix(wrapped[0]): value for name, value in state.items()}
+        raise ValueError("damaged, found other content than its checksum was made of (where the file was changed on "
+                         "purpose, leave its entry 'checksum' out)")
+    step = content["global_step"]
+    if type(step) is not int or not 0 <= step <= MOST_STEPS:
+        raise ValueError(f"found {shown(step)} as global_step, expected an integer from 0 to {MOST_STEPS}")
+    entries = {entry: in_part(entry, check, content[entry]) for entry, check in checks.items() if entry in content}
+    return Checkpoint(path, completed_updates(path, content), entries, written_here=content.keys() >= OUR_KEYS)
 
 
 def completed_updates(path: Path, content: dict) -> int:

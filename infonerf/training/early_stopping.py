@@ -65,4 +65,4 @@ class HeldOut:
     def load_state_dict(self, state: dict) -> None:
         """Of other views nothing is taken over."""
         if list(self.views) == state["views"]:
-            self.best, self.best_step, self.waited = float(state["best"]), int(state["best_step"]), int(state["waited"])
+            self.best, self.best_step, self.waited = state["best"], state["best_step"], state["waited"]

@@ -179,18 +179,3 @@ def test_training_uses_it(monkeypatch):
     _, renderings = trainer.train_step()
     assert not any(rendering.fine.acc.any() for rendering in renderings.values())
     assert not any(parameter.grad.any() for parameter in trainer.networks.parameters() if parameter.grad is not None)
-
-
-FULL = torch.ones(CELLS**3)
-
-
-@pytest.mark.parametrize("state", [
-    {}, [1], None, "x", torch.ones(3), {"density": FULL}, {"density": [1.0], "in_use": True},
-    {"density": FULL[:5], "in_use": True}, {"density": torch.tensor(1.0), "in_use": True},
-    {"density": FULL, "in_use": FULL}, {"density": torch.full_like(FULL, torch.nan), "in_use": True},
-], ids=range(11))  # fmt: skip
-def test_a_state_that_is_none(state):
-    grid = Occupancy(BOUNDS)
-    with pytest.raises((ValueError, AttributeError)):
-        grid.load_state_dict(state)
-    assert grid.density.isinf().all()

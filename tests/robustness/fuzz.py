@@ -28,8 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
 from infonerf.system.errors import InputError
-from robustness.fuzz_loaders import LOADERS, Loader
+from robustness import fuzz_checkpoints, fuzz_loaders
+from robustness.fuzz_loaders import Loader
 
+LOADERS = fuzz_loaders.LOADERS | fuzz_checkpoints.LOADERS
 LONGEST = 10  # seconds that a reader may take
 TOKENS = (
     b"null", b"true", b"-1", b"0", b"1e300", b"1e-300", b"NaN", b"-Infinity", b"9" * 400, b'"a"', b"[]", b"{}",
@@ -145,7 +147,7 @@ def fuzz(name: str, rounds: int, seed: int, folder: Path) -> tuple[Counter, floa
     signal.signal(signal.SIGALRM, too_long)
     for number in tqdm(range(rounds), desc=name, leave=False, mininterval=1):
         rng = random.Random(f"{seed} {name} {number}")
-        content = damaged(rng.choice(loader.seeds), rng)
+        content = (loader.damage or damaged)(rng.choice(loader.seeds), rng)
         loader.path.write_bytes(content)
         start = time.perf_counter()
         result, why = outcome(loader)

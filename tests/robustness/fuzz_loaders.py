@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from infonerf.report.page import make_page
 from infonerf.report.read import Source, read_curves, read_scenes
 from infonerf.scene.photographs import read_pixels
 from infonerf.training import checkpoint
+from infonerf.training.generators import create_generators
 from infonerf.version import VERSION
 from load_capture import load_capture
 from load_dtu import load_dtu
@@ -32,11 +34,13 @@ from support.scenes import random_pixels, small_networks, write_blender, write_d
 
 
 class Loader(NamedTuple):
-    """path: where a damaged file is put. seeds: well-formed ones. read: reads it, and checks what it has read."""
+    """path: where a damaged file is put. seeds: well-formed ones. read: reads it, and checks what it has read. damage:
+    of a seed, where it is not that of bytes (`fuzz.damaged`)."""
 
     path: Path
     seeds: list[bytes]
     read: Callable[[], object]
+    damage: Callable[[bytes, Random], bytes] | None = None
 
 
 def check_scene(scene) -> None:
@@ -180,8 +184,8 @@ def checkpoints(folder: Path) -> Loader:
     network_parts = checkpoint.network_parts(networks)
     parts = network_parts | {
         "optimizer_state_dict": checkpoint.OptimizerPart(optimizer),
-        "random_states": SimpleNamespace(state_dict=lambda: {"pixels": torch.arange(9)}),
-        "sampler": SimpleNamespace(state_dict=lambda: {"seen": {}}),
+        "random_states": create_generators(0, torch.device("cpu")),
+        "sampler": SimpleNamespace(state_dict=lambda: {"seen": {"n": 9, "seed": 1, "cursor": 3}}),
     }
     path = checkpoint.save(folder / "run", 3, {"lrate": 0.1, "datadir": "a"}, parts)
     foreign = {name: value for name, value in checkpoint.read(path).content.items() if name != "checksum"}

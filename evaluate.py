@@ -149,11 +149,11 @@ def run(argv: list[str]) -> int:
             chosen = given.lpips or given.lpips_weights
             lpips = Lpips(given.lpips or "vgg", given.lpips_weights) if chosen else None
         if given.rays or given.tiles:
-            say(ranks.of_first(lambda: estimates(configs, given)))
+            say(*ranks.of_first(lambda: estimates(configs, given)).split("\n"))
         else:
             records = {name: evaluate_checkpoint(config, [given.kind], ranks, lpips)[given.kind]
                        for name, config in configs.items()}  # fmt: skip
-            say(records_table(records))
+            say(*records_table(records).split("\n"))
             if given.nerfstudio_json:
                 [(name, record)] = records.items()
                 ranks.of_first(lambda: write_results(given.nerfstudio_json, configs[name], record))

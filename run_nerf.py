@@ -427,7 +427,7 @@ def evaluate_test_views(run: OpenedRun, log: Log) -> None:
     if not views:
         return
     record = evaluate_run(run, views, "testset")
-    say(records_table({run.config.run.expname: record}))
+    say(*records_table({run.config.run.expname: record}).split("\n"))
     means = {f"test/{name}": value for name, value in record.mean.items() if value is not None}
     log.tensorboard(run.step, means)
     log.wandb(run.step, means)
@@ -496,7 +496,8 @@ def run_rendering(config: Config, ranks: Ranks) -> int:
         kinds = [f"renderonly_{which}" for which, wanted in chosen.items() if wanted] or ["renderonly_test"]
     records = evaluate_checkpoint(config, kinds, ranks)
     if records:
-        say(records_table({f"{config.run.expname} {kind}": record for kind, record in records.items()}))
+        table = records_table({f"{config.run.expname} {kind}": record for kind, record in records.items()})
+        say(*table.split("\n"))
     return 0
 
 
@@ -568,7 +569,7 @@ def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[s
                 train(trainer, config, scene, log, interrupt, *([watch.after_step] if watch else []))
             except Stopped as stopped:
                 interrupt.hold_on()
-                say(f"{stopped}: saved {save(trainer, config)}; to go on:\n  {resume_command(config, argv, ranks)}")
+                say(f"{stopped}: saved {save(trainer, config)}; to go on:", f"  {resume_command(config, argv, ranks)}")
                 return stopped.status
     except NonFiniteLoss as error:
         newest = checkpoint.newest(folder)

@@ -117,7 +117,8 @@ def relay(source: BinaryIO, log: BinaryIO, label: str | None) -> None:
 def prefixed(lines: list[bytes], label: str) -> bytes:
     """Without the progress bars' cursor movements, which would go into other runs' lines."""
     lines = [re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", line) for line in lines]
-    return b"".join(b"%s | %s\n" % (label.encode(errors="backslashreplace"), line) for line in lines if line.strip())
+    label = printable(label).encode(errors="backslashreplace")
+    return b"".join(b"%s | %s\n" % (label, line) for line in lines if line.strip())
 
 
 def to_terminal(data: bytes) -> None:
@@ -128,7 +129,12 @@ def to_terminal(data: bytes) -> None:
 
 def print_line(text: str) -> None:
     with suppress(OSError):
-        print(printable(text, keep="\n"), flush=True)
+        print(printable(text), flush=True)
+
+
+def print_table(jobs: list[Job]) -> None:
+    for line in ("", *jobs_table(jobs).split("\n")):
+        print_line(line)
 
 
 # The runs.
@@ -246,10 +252,10 @@ def run(argv: list[str], command: Sequence[str]) -> int:
     jobs = create_jobs(files, options)
     if args.slurm is not None:
         run_on_slurm(jobs, args.slurm, command, options)
-        print_line(f"\n{jobs_table(jobs)}")
+        print_table(jobs)
         return 0
     signum = run_all(jobs, args.gpus, command, options)
-    print_line(f"\n{jobs_table(jobs)}")
+    print_table(jobs)
     if signum:
         return 128 + signum
     return 1 if any(job.state.startswith("failed") for job in jobs) else 0

@@ -1,10 +1,13 @@
 """What a process shows: lines beside a progress bar; and where numbers go: TensorBoard always, Weights & Biases only
 if asked for."""
 
+import logging
 import math
 import os
 import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +25,10 @@ def silence() -> None:
 
 def escape_for_console() -> None:
     """From now on, characters that a console cannot show (ä on one of ASCII; bytes of a file's name that are no text)
-    are printed as escapes, in progress bars, warnings and tracebacks too."""
+    are printed as escapes, in progress bars, warnings and tracebacks too; and those that it would obey, from files, in
+    what Python prints by itself."""
+    sys.excepthook, warnings.formatwarning = show_traceback, one_line_warning
+    logging.lastResort.setFormatter(PrintableFormatter())
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # none at all, or one of a test's
             stream.reconfigure(errors="backslashreplace")
@@ -33,15 +39,31 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Of what libraries log."""
+
+    def format(self, record):
+        return printable(super().format(record), keep="\n")
+
+
+def show_traceback(kind, error, trace) -> None:
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(printable(text, keep="\n"), end="", file=sys.stderr)
+
+
+def one_line_warning(message, category, *where) -> str:
+    return f"{printable(f'{category.__name__}: {message}')}\n"
+
+
 def complain(text: str) -> None:
     """A line of what ends this process, and others like it."""
     if not silent:
         print(printable(text), file=sys.stderr, flush=True)
 
 
-def say(text: str) -> None:
+def say(*lines: str) -> None:
     """Print lines without breaking a progress bar."""
-    tqdm.write(printable(text, keep="\n"))
+    tqdm.write("\n".join(map(printable, lines)))
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

@@ -17,7 +17,7 @@ from infonerf.config import recorded
 from infonerf.rendering.occupancy import CELLS
 
 DEEPEST = 8  # levels of dictionaries and lists; ours have 5
-MOST = 10**6  # values in all
+MOST = 10**5  # values in all
 MOST_STEPS = 10**9
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DTYPES = (*FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -87,7 +87,7 @@ def require_dense(name: str, tensor: Tensor) -> None:
 
 def mapping(value, name: str = "") -> dict:
     if not isinstance(value, dict):
-        raise ValueError(f"{name and name + ': '}found {shown(value)}, expected values by name")
+        raise ValueError(f"{name}: found {shown(value)}, expected values by name".removeprefix(": "))
     return value
 
 
@@ -149,7 +149,8 @@ def adam(state) -> dict:
         raise ValueError(f"param_groups: found {shown(groups)}, expected groups of parameters")
     groups = [in_part(f"param_groups.{i}", adam_group, group) for i, group in enumerate(groups)]
     numbers = [number for group in groups for number in group["params"]]
-    moments = {key: in_part(f"state.{key}", adam_moments, value) for key, value in mapping(state.get("state")).items()}
+    moments = mapping(state.get("state"), "state")
+    moments = {key: in_part(f"state.{key}", adam_moments, value) for key, value in moments.items()}
     if len(set(numbers)) < len(numbers) or not moments.keys() <= set(numbers):
         raise ValueError("state: found parameters that are not in param_groups, or twice, expected each of them once")
     return {"state": moments, "param_groups": groups}

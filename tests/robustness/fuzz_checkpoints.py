@@ -138,7 +138,7 @@ def taken_up(folder: Path, kind: str, looking: bool) -> Loader:
 
     def look():
         run = loaded_run(config, scene, CPU, find_checkpoint(config), Interrupt())
-        psnr_of_rays(run.renderer, draw_rays(scene, scene.split.test, 20, CPU))
+        assert math.isfinite(psnr_of_rays(run.renderer, draw_rays(scene, scene.split.test, 20, CPU))["psnr"])
 
     def train():
         trainer = run_nerf.create_trainer(config, scene, CPU)

@@ -38,9 +38,9 @@ def shown(monkeypatch, run, encoding="ascii"):
 def test_a_console_gets_what_it_cannot_show_as_escapes(monkeypatch):
     """A byte of a file's name that is no text, umlauts, and a name of two lines, from every kind of output."""
     def run():
-        say("Ansicht_\xe4 \u2192 f\udce4\nand more")
+        say("Ansicht_\xe4 \u2192 f\udce4", "and more")
         print_line("== k\xf6ln.txt: done")
-        say(metrics_table({"r\xe4": (3, "1", {}), "two\nlines": (4, "1", {})}))
+        say(*metrics_table({"r\xe4": (3, "1", {}), "two\nlines": (4, "1", {})}).split("\n"))
         with progress_bar(total=1, desc="r\xe4ume") as bar:
             bar.update()
         complain("gr\xfc\xdfe")
@@ -61,18 +61,18 @@ def test_a_console_that_can_show_it_does(monkeypatch):
 
 def test_control_characters_of_a_file_do_nothing_to_a_console(monkeypatch):
     def run():
-        say("a\x1b[2Jb\rc")
+        say("a\x1b[2Jb\rc\nWARNING: none")
         raise OSError(28, "No space left", "a\x1b[2Jb\nc")
 
     assert shown(monkeypatch, run) == (
-        1, "a\\x1b[2Jb\\rc\n", "x.py: error: [Errno 28] No space left: 'a\\x1b[2Jb\\nc'\n"
+        1, "a\\x1b[2Jb\\rc\\nWARNING: none\n", "x.py: error: [Errno 28] No space left: 'a\\x1b[2Jb\\nc'\n"
     )  # fmt: skip
     assert printable("a\nb\x7f", keep="\n") == "a\nb\\x7f"
     assert text_table([["a\nb", "c"]]) == "a\\nb  c"
 
 
 def test_a_label_that_is_no_text_does_not_end_the_relay_of_a_run():
-    assert prefixed([b"line"], "sc\udce4n") == b"sc\\udce4n | line\n"
+    assert prefixed([b"line"], "sc\udce4n\x1b[2J") == b"sc\\udce4n\\x1b[2J | line\n"
 
 
 def test_a_script_on_a_console_of_ascii(tmp_path):

@@ -591,9 +591,17 @@ def recorded_value(name: str, value: Any, option: Option) -> Any:
         raise argparse.ArgumentTypeError(f"found a value of type {type(value).__name__}, expected {expected}")
     if parse is not None:
         return parse(str(value)[:LONGEST_TEXT])
-    if (option.choices and value not in option.choices) or "\0" in value or len(value) > LONGEST_TEXT:
+    if (option.choices and value not in option.choices) or not may_be_a_name(value):
         raise argparse.ArgumentTypeError(f"found {value[:50]!r}, expected {' or '.join(option.choices or ['a name'])}")
     return value
+
+
+def may_be_a_name(text: str) -> bool:
+    """Of a file: what a system cannot even ask for is no text of an option."""
+    try:
+        return b"\0" not in os.fsencode(text) and len(text) <= LONGEST_TEXT
+    except UnicodeEncodeError:
+        return False
 
 
 # Conditions without which an option has no effect (Option.needs), in words.

@@ -51,12 +51,12 @@ class Planes(Field):
             self.density_layer.bias.add_(density_bias)
         self.multires, self.multires_views, self.use_viewdirs, self.tv = multires, multires_views, use_viewdirs, tv
 
-    def load_state_dict(self, state_dict, *how):
+    def load_state_dict(self, state_dict, *args, **kwargs):
         """ValueError where its bounds are no box."""
         low, high = state_dict["bounds"]
         if not (low < high).all():
             raise ValueError(f"bounds: found {low.tolist()} to {high.tolist()}, expected the corners of a box")
-        return super().load_state_dict(state_dict, *how)
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def forward(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """points r s 3, unit directions r 3 -> raw colour r s 3, raw density r s, each layer in the plainest way."""

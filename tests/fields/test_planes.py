@@ -173,3 +173,15 @@ def test_a_checkpoint_of_the_other_field(blender, tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "coarse network" in error
     assert "field" in error
+
+
+def test_bounds_of_a_file_that_are_no_box(blender, tmp_path, capsys):
+    command = options(blender, tmp_path, *SMALL)
+    assert main([*command, "--N_iters", "1"]) == 0
+    content = contents(tmp_path, 1)
+    content["network_fn_state_dict"]["bounds"][1] = -9
+    del content["checksum"]
+    torch.save(content, tmp_path / "logs/run/000001.tar")
+    for words in (["--N_iters", "2"], ["--eval_only"]):
+        assert main([*command, *words]) == 2
+        assert "000001.tar: its entry network_fn_state_dict cannot be used (bounds: found" in capsys.readouterr().err

@@ -166,6 +166,8 @@ def test_moments_of_other_types_and_of_shared_memory_are_taken(path):
 @pytest.mark.parametrize(("name", "value", "message"), [
     ("datadir", 3, "found a value of type int, expected text"),
     ("datadir", "a\0b", r"found 'a\\x00b', expected a name"),
+    ("expname", "a\ud800", r"found 'a\\ud800', expected a name"),
+    ("datadir", "a" * 5000, "found 'aaa.*a', expected a name"),
     ("N_entropy", "\x1b[31mred", r"found '\\x1b\[31mred', expected an integer >= 0"),
     ("N_entropy", 0.5, "found '0.5', expected an integer"),
     ("lrate", math.nan, "found 'nan', expected a number"),

@@ -4,10 +4,12 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from infonerf.batch import prefixed, print_line
+from infonerf.config import Config, changed_since
 from infonerf.evaluation.record import metrics_table
 from infonerf.system.errors import InputError, exit_status
 from infonerf.system.logs import complain, printable, progress_bar, say, text_table
@@ -82,3 +84,28 @@ def test_a_script_on_a_console_of_ascii(tmp_path):
                           env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True)  # fmt: skip
     assert (done.returncode, done.stdout) == (0, f"wrote {tmp_path}/h\\xf6hle.txt\n")
     assert (tmp_path / "h\xf6hle.txt").is_file()
+
+
+def test_what_python_prints_by_itself_is_escaped_too():
+    """Tracebacks, warnings, and what libraries log: in a process of its own, whose hooks they are."""
+    code = """if True:
+        import logging, warnings
+        from infonerf.system.errors import exit_status
+        def run():
+            logging.getLogger("library").warning("logged \\x1b[31m")
+            warnings.warn("warned \\x1b]0;title\\x07")
+            raise RuntimeError("raised \\x9b2J")
+        exit_status("x.py", run)
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    first, second, *trace = done.stderr.splitlines()
+    assert (first, second) == ("logged \\x1b[31m", "UserWarning: warned \\x1b]0;title\\x07")
+    assert (done.returncode, trace[0]) == (1, "Traceback (most recent call last):")
+    assert trace[-1] == "RuntimeError: raised \\x9b2J"
+
+
+def test_changes_since_a_checkpoint_are_lines_of_their_own():
+    config = Config().replace(datadir="here")
+    assert changed_since({"datadir": "a\x1b[31m\nERROR"}, config) == [
+        f"changed since the checkpoint: datadir was {Path.cwd()}/a\\x1b[31m\\nERROR, now {Path.cwd()}/here"
+    ]

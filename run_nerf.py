@@ -518,7 +518,7 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
     if ranks.size > 1:
         say(f"ranks     {ranks.size}, whose files are written on {platform.node()}")
         check_later_elsewhere(config, ranks)
-    newest, found = ranks.of_first(lambda: (checkpoint.newest(folder), find_checkpoint(config)))
+    newest, found = ranks.of_first(lambda: (checkpoint.newest(folder), find_checkpoint(config, trainer.parts)))
     if found:
         with ranks.together():
             require_same_world(scene, found.path.parent)

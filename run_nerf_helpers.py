@@ -1,6 +1,6 @@
 """From a Config to objects: what the scripts share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from infonerf.command_line import run_config
-from infonerf.config import PATHS, Config, DataConfig, LossesConfig, RenderingConfig, changed_since
+from infonerf.config import PATHS, Config, DataConfig, LossesConfig, RenderingConfig, changed_since, has_networks_of
 from infonerf.evaluation.perceptual import Lpips
 from infonerf.evaluation.record import Record, append_result
 from infonerf.evaluation.views import evaluate_views
@@ -350,18 +350,28 @@ class OpenedRun:
     interrupt: Interrupt = field(default_factory=Interrupt)
 
 
-def find_checkpoint(config: Config) -> checkpoint.Checkpoint | None:
+def find_checkpoint(
+    config: Config, parts: Mapping[str, checkpoint.Part] | None = None
+) -> checkpoint.Checkpoint | None:
     """The checkpoint to start from: ft_path, else the newest of the run that is not damaged. To render,
-    ckpt_render_iter names another one."""
+    ckpt_render_iter names another one. parts: what is trained: weights that do not fit it, though the file was written
+    with the same options, are damaged."""
     run, looking = config.run, config.looking
     checks = TO_LOOK_AT if looking.instead_of_training else TO_TRAIN
+
+    def take(path: Path) -> checkpoint.Checkpoint:
+        found = checkpoint.read(path, checks)
+        if parts and found.written_here and has_networks_of(found.content["options"], config):
+            found.require_fit(parts)
+        return found
+
     if run.no_reload:
         return None
     if run.ft_path:
         return checkpoint.read(run.ft_path, checks)
     if looking.ckpt_render_iter and looking.instead_of_training:
         return checkpoint.read(checkpoint.path_of(run.folder, looking.ckpt_render_iter), checks)
-    return checkpoint.newest_readable(run.folder, say, checks)
+    return checkpoint.newest_readable(run.folder, say, take)
 
 
 def open_run(folder: Path, **options) -> OpenedRun:

@@ -568,6 +568,13 @@ def changed_since(values: Mapping[str, Any], config: Config) -> list[str]:
     return lines
 
 
+def has_networks_of(values: Mapping[str, Any], config: Config) -> bool:
+    """Whether the networks of a run with those options (by name) are of the shapes of this one's."""
+    named = [name for section, name, _ in declared() if section in ("field", "sampling")]
+    now = config.values()
+    return all(values.get(name, DEFAULTS[name]) == now[name] for name in named)
+
+
 def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Of values by name, as a checkpoint holds them, those of options, parsed as a config file's would be. Raises
     ValueError for one that no config file could give its option."""

@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -72,12 +73,25 @@ class Checkpoint:
                 raise InputError(f"{self.path}: its entry {entry} cannot be used ({error})") from error
         return missing
 
+    def require_fit(self, parts: Mapping[str, "Part"]) -> None:
+        """Raise InputError where weights or moments are of other shapes than those of the parts; an average may lack."""
+        for entry, part in parts.items():
+            has_some = not self.lacks(entry, part) and (self.has_average or entry not in AVERAGE_KEYS.values())
+            if has_some and isinstance(part, (NetworkPart, OptimizerPart)):
+                try:
+                    part.require_fit(self.content.get(entry))
+                except InputError as error:
+                    raise InputError(f"{self.path}: {error}") from error
+
     def lacks(self, entry: str, part: "Part") -> bool:
         """Whether the file has no state for this part. Networks must have one; an empty optimizer state counts as
         none."""
         if isinstance(part, NetworkPart):
             return False
         return entry not in self.content or (isinstance(part, OptimizerPart) and not self.content[entry])
+
+
+Reader = Callable[[Path], Checkpoint]  # raises InputError where it cannot
 
 
 class Part(Protocol):
@@ -100,6 +114,10 @@ class NetworkPart:
         return self.network.state_dict()
 
     def load_state_dict(self, state: dict | None) -> None:
+        self.require_fit(state)
+        self.network.load_state_dict(state)
+
+    def require_fit(self, state: dict | None) -> None:
         expected = self.network.state_dict()
         if not state:
             why = " as --N_importance is above 0" if self.which == "fine" else ""
@@ -111,7 +129,6 @@ class NetworkPart:
                     f"{self.which} network, {name}: found {found}, expected {wanted}; "
                     "do the options (field, netdepth, netwidth, mi_mlp, multires, use_viewdirs ...) match the run's?"
                 )
-        self.network.load_state_dict(state)
 
 
 def shape_of(tensor: torch.Tensor | None) -> str:
@@ -141,19 +158,27 @@ class OptimizerPart:
         return state | {"param_groups": [group | alike | {"lr": float(group["lr"])} for group in state["param_groups"]]}
 
     def load_state_dict(self, state: dict) -> None:
+        self.require_fit(state)
         lrates = [group["lr"] for group in self.optimizer.param_groups]
         groups = [self.optimizer.defaults | group for group in state["param_groups"]]
-        try:
-            self.optimizer.load_state_dict(state | {"param_groups": groups})
-            for parameter, moments in self.optimizer.state.items():
-                shape = moments["exp_avg"].shape
-                if shape != parameter.shape:
-                    raise ValueError(f"a moment of shape {tuple(shape)} for {tuple(parameter.shape)}")
-        except ValueError as error:
-            raise InputError(f"its optimizer state does not fit the networks ({error})") from error
+        self.optimizer.load_state_dict(state | {"param_groups": groups})
         for group, lrate in zip(self.optimizer.param_groups, lrates, strict=True):
             if isinstance(lrate, torch.Tensor):  # on the device, where a captured step reads it
                 group["lr"] = lrate.fill_(group["lr"])
+
+    def require_fit(self, state: dict) -> None:
+        found, own = ([group["params"] for group in groups] for groups in (state["param_groups"],
+                                                                           self.optimizer.param_groups))  # fmt: skip
+        shapes = [[tuple(state["state"][n]["exp_avg"].shape) if n in state["state"] else None for n in numbers]
+                  for numbers in found]  # fmt: skip
+        expected = [[tuple(parameter.shape) for parameter in parameters] for parameters in own]
+        if [*map(len, shapes)] != [*map(len, expected)]:
+            raise InputError(f"its optimizer state does not fit the networks (found groups of {[*map(len, shapes)]} "
+                             f"parameters, expected {[*map(len, expected)]})")
+        for one, other in zip(chain(*shapes), chain(*expected), strict=True):
+            if one not in (None, other):
+                raise InputError(f"its optimizer state does not fit the networks (found a moment of shape {one}, "
+                                 f"expected {other})")
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -180,37 +205,37 @@ def of_other_names(folder: Path) -> list[Path]:
     return sorted(path for path in named if path.resolve() not in ours)
 
 
-def newest_readable(folder: Path, say: Callable[[str], None], checks: Checks = TO_TRAIN) -> Checkpoint | None:
-    """The newest checkpoint of a run that can be read; where none has a step for its name, that of another name with
+def newest_readable(folder: Path, say: Callable[[str], None], take: Reader) -> Checkpoint | None:
+    """The newest checkpoint of a run that `take` reads; where none has a step for its name, that of another name with
     the most steps. What is not taken of other names, or cannot be read, is said. None where a run has none; InputError
     where some are named for their steps and none of them can be read."""
     own, others = [path for _, path in reversed(saved(folder))], of_other_names(folder)
-    found = first_readable(own, say, checks) if own else furthest(others, say, checks)
+    found = first_readable(own, say, take) if own else furthest(others, say, take)
     passed_over = [path.name for path in others if found is None or path != found.path]
     if passed_over:
         say(f"passed over in {folder}, as not named for a step: {', '.join(passed_over)}; --ft_path FILE takes one")
     return found
 
 
-def first_readable(paths: Sequence[Path], say: Callable[[str], None], checks: Checks) -> Checkpoint:
+def first_readable(paths: Sequence[Path], say: Callable[[str], None], take: Reader) -> Checkpoint:
     """The first that can be read; each one before it is said. InputError where none can."""
     *paths, last = paths
     for path in paths:
         try:
-            return read(path, checks)
+            return take(path)
         except InputError as error:
             say(f"WARNING: {error}; going back to the checkpoint before it")
-    return read(last, checks)
+    return take(last)
 
 
-def furthest(paths: Iterable[Path], say: Callable[[str], None], checks: Checks) -> Checkpoint | None:
+def furthest(paths: Iterable[Path], say: Callable[[str], None], take: Reader) -> Checkpoint | None:
     """Of the files that are checkpoints that with the most steps, if any. What was put aside, as .bak, is not read."""
     found = None
     for path in paths:
         if not LIKE_A_CHECKPOINT.fullmatch(path.suffix):
             continue
         try:
-            candidate = read(path, checks)
+            candidate = take(path)
         except InputError as error:
             say(f"WARNING: {error}")
         else:

@@ -235,12 +235,12 @@ FOREIGN = {"model_200000.tar": 9, "latest.pth": 12, "ckpt-10.tar": 11, "000020.P
 
 def test_of_other_names_the_furthest_is_taken_and_each_is_named(tmp_path):
     lines = []
-    assert checkpoint.newest_readable(tmp_path, lines.append) is None and lines == []
+    assert checkpoint.newest_readable(tmp_path, lines.append, checkpoint.read) is None and lines == []
     for name, step in FOREIGN.items():
         write_foreign(tmp_path / name, step)
     (tmp_path / "images.tar").write_text("an archive")
     (tmp_path / "folder.tar").mkdir()
-    found = checkpoint.newest_readable(tmp_path, lines.append)
+    found = checkpoint.newest_readable(tmp_path, lines.append, checkpoint.read)
     assert (found.path.name, found.step) == ("latest.pth", 12)
     warning, taken, passed_over = lines
     assert warning.startswith(f"WARNING: {tmp_path}/images.tar: cannot be read as a checkpoint")
@@ -255,7 +255,7 @@ def test_beside_checkpoints_named_for_their_steps_others_are_passed_over(tmp_pat
         write_foreign(tmp_path / name, step)
     (tmp_path / "latest.tar").symlink_to("000004.tar")
     lines = []
-    assert checkpoint.newest_readable(tmp_path, lines.append).path.name == "000004.tar"
+    assert checkpoint.newest_readable(tmp_path, lines.append, checkpoint.read).path.name == "000004.tar"
     [line] = lines
     assert ": model_200000.tar; --ft_path FILE takes one" in line
     assert {path.name for path in tmp_path.iterdir()} == {"model_200000.tar", "000002.tar", "000004.tar", "latest.tar"}
@@ -264,7 +264,7 @@ def test_beside_checkpoints_named_for_their_steps_others_are_passed_over(tmp_pat
 def test_what_only_looks_like_a_checkpoint_is_named_and_nothing_taken(tmp_path):
     (tmp_path / "a.tar").write_text("no checkpoint")
     lines = []
-    assert checkpoint.newest_readable(tmp_path, lines.append) is None
+    assert checkpoint.newest_readable(tmp_path, lines.append, checkpoint.read) is None
     assert [line.split(":")[0] for line in lines] == ["WARNING", f"passed over in {tmp_path}, as not named for a step"]
 
 

@@ -233,13 +233,20 @@ def test_states_of_runs():
     assert held_out({"views": [4], "best": -math.inf, "best_step": 0, "waited": 0})["best"] == -math.inf
 
 
-def test_a_resume_takes_the_good_checkpoint_before_it(logdir, path, capsys):
+@pytest.mark.parametrize(("edit", "message"), [
+    (of_weight(lambda t: t * math.nan), f"{WEIGHTS}.{NAME}: found"),
+    (of_weight(lambda t: t[None]), f"coarse network, {NAME}: found"),
+    (of_weight(lambda t: t.int()), f"coarse network, {NAME}: found"),
+    (of_moments(exp_avg=torch.zeros(1), exp_avg_sq=torch.zeros(1)), "its optimizer state does not fit the networks"),
+    (lambda content: content["options"].update(ring=ring()), "options.ring"),
+], ids=range(5))  # fmt: skip
+def test_a_resume_takes_the_good_checkpoint_before_it(logdir, path, capsys, edit, message):
     good = torch.load(checkpoint.path_of(logdir, 1), weights_only=True)
-    change(path, of_weight(lambda t: t * math.nan))
+    change(path, edit)
     command = ["--config", str(logdir / "args.txt"), "--basedir", str(logdir.parent)]
     assert run_nerf.main(command) == 0
     said = capsys.readouterr().out
-    assert f"WARNING: {path}: {WEIGHTS}.{NAME}: found" in said and "000001.tar, step 1" in said
+    assert f"WARNING: {path}: {message}" in said and "000001.tar, step 1" in said
     assert torch.equal(torch.load(checkpoint.path_of(logdir, 1), weights_only=True)[WEIGHTS][NAME], good[WEIGHTS][NAME])
     assert checkpoint.read(path).step == 2  # trained again
     assert (logdir / "superseded_1/000002.tar").is_file()
@@ -258,3 +265,11 @@ def test_weights_that_are_not_finite_are_refused_by_every_script(logdir, path, c
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"{script.__name__}.py: error: {path}: {WEIGHTS}.{NAME}: found") and "\n" not in error
     assert sorted(logdir.rglob("*")) == files
+
+
+def test_networks_of_other_options_are_no_damage(logdir, path, capsys):
+    command = ["--config", str(logdir / "args.txt"), "--basedir", str(logdir.parent), "--netwidth", "12"]
+    assert run_nerf.main([*command, "--N_iters", "3"]) == 2
+    said, error = capsys.readouterr()
+    assert f"{path}: coarse network, " in error and "do the options (field, netdepth" in error
+    assert "going back" not in said and sorted(logdir.glob("*.tar"))[-1] == path

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from infonerf.fields.field import CoarseFine
-from infonerf.system.errors import InputError, out_of_memory
+from infonerf.system.errors import InputError, gpu_failed, out_of_memory
 from infonerf.system.files import atomic_file, free_path, make_folder
 from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.training.checkpoint_content import MOST_STEPS, TO_TRAIN, Checks, in_part, require_plain, shown
@@ -68,13 +68,13 @@ class Checkpoint:
             except InputError as error:
                 raise InputError(f"{self.path}: {error}") from error
             except (ValueError, RuntimeError) as error:
-                if out_of_memory(error):
+                if out_of_memory(error) or gpu_failed(error):
                     raise
                 raise InputError(f"{self.path}: its entry {entry} cannot be used ({error})") from error
         return missing
 
     def require_fit(self, parts: Mapping[str, "Part"]) -> None:
-        """Raise InputError where weights or moments are of other shapes than those of the parts; an average may lack."""
+        """Raise InputError where weights or moments are of other shapes than the parts'. An average may lack."""
         for entry, part in parts.items():
             has_some = not self.lacks(entry, part) and (self.has_average or entry not in AVERAGE_KEYS.values())
             if has_some and isinstance(part, (NetworkPart, OptimizerPart)):

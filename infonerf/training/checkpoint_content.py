@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from infonerf.config import recorded
 from infonerf.rendering.occupancy import CELLS
 
+TINY = 1e-37  # what float32 can add to nothing
 DEEPEST = 8  # levels of dictionaries and lists; ours have 5
 MOST = 10**5  # values in all
 MOST_STEPS = 10**9
@@ -98,12 +99,12 @@ def integer(state: dict, name: str, least: int = 0, most: int = 2**63) -> int:
     return value
 
 
-def number(state: dict, name: str, below: float = math.inf) -> float:
-    """At least 0. A scalar tensor counts as its number."""
+def number(state: dict, name: str, least: float = 0, below: float = 1e31) -> float:
+    """A scalar tensor counts as its number."""
     value = state.get(name)
     found = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    if type(found) not in (int, float) or not 0 <= found < below:
-        raise ValueError(f"{name}: found {shown(found)}, expected a number >= 0 and < {below:g}")
+    if type(found) not in (int, float) or not least <= found < below:
+        raise ValueError(f"{name}: found {shown(found)}, expected a number >= {least:g} and < {below:g}")
     return float(found)
 
 
@@ -165,7 +166,8 @@ def adam_group(group) -> dict:
     for name in FORBIDDEN:
         if group.get(name, False) is not False:
             raise ValueError(f"{name}: found {shown(group[name])}, expected False")
-    settings = {name: number(group, name) for name in ("lr", "eps", "weight_decay")}
+    least = {"lr": 0, "eps": TINY, "weight_decay": 0}
+    settings = {name: number(group, name, least[name]) for name in least}
     both = {f"betas.{i}": beta for i, beta in enumerate(betas)}
     return settings | {"betas": tuple(number(both, name, below=1) for name in both), "params": params}
 

@@ -119,7 +119,9 @@ def test_weights_that_are_none(path, make, message):
 
 @pytest.mark.parametrize(("edit", "message"), [
     (lambda content: content[ADAM]["param_groups"][0].pop("eps"), "param_groups.0.eps: found None"),
-    (of_group(eps=-1e-8), "param_groups.0.eps: found -1e-08, expected a number >= 0"),
+    (of_group(eps=-1e-8), "param_groups.0.eps: found -1e-08, expected a number >= 1e-37"),
+    (of_group(eps=0), "param_groups.0.eps: found 0, expected a number >= 1e-37"),
+    (of_group(lr=1e300), "param_groups.0.lr: found 1e.300"),
     (of_group(lr="1e-3"), "param_groups.0.lr: found '1e-3'"),
     (of_group(weight_decay=True), "param_groups.0.weight_decay: found True"),
     (of_group(betas=0.9), "param_groups.0.betas: found 0.9, expected two numbers"),

@@ -21,7 +21,7 @@ from support.runs import options
 from support.scenes import write_blender
 
 KINDS = {
-    "nerf": ["--skip_empty", "--ema_decay", "0.9", "--i_val", "2", "--entropy", "--entropy_ray_zvals_lambda", "0.01"],
+    "nerf": ["--skip_empty", "--ema_decay", "0.9", "--i_val", "9", "--entropy", "--entropy_ray_zvals_lambda", "0.01"],
     "planes": ["--field", "planes", "--planes_resolution", "8", "--planes_components", "2", "--planes_tv", "0.1"],
 }
 CPU = torch.device("cpu")
@@ -133,7 +133,8 @@ def taken_up(folder: Path, kind: str, looking: bool) -> Loader:
     words = options(scene, folder, *KINDS[kind])
     with quiet():
         assert run_nerf.main([*words, "--N_iters", "2"]) == 0
-        config, _ = parse_options([*words, "--N_iters", "9", *(["--eval_only"] if looking else [])])
+        how = ["--eval_only", "--skip_empty", "False"] if looking else []  # filling the grid takes its time
+        config, _ = parse_options([*words, "--N_iters", "9", *how])
     path, scene = folder / "logs/run/000002.tar", load_scene(config.data)
 
     def look():

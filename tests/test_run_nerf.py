@@ -58,7 +58,7 @@ def test_the_bounds_are_said_and_a_bad_grid_is_one_line(blender, tmp_path, capsy
     torch.save({name: value for name, value in spoilt.items() if name != "checksum"}, path)
     assert main([*command, "--N_iters", "2"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"run_nerf.py: error: {path}: its entry occupancy cannot be used (")
+    assert error.startswith(f"run_nerf.py: error: {path}: occupancy: found")
     assert error.count("\n") == 1
 
 

@@ -6,6 +6,7 @@ Two configs agree on a subject where its sections are equal: `a.data == b.data` 
 """
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -18,6 +19,7 @@ from infonerf.system.arguments import (
     COUNT,
     FRACTION,
     INTEGER,
+    LARGEST,
     NUMBER,
     POSITIVE,
     SEED,
@@ -34,6 +36,12 @@ NO_EFFECT = {"entropy_ray_lambda": 1, "render_test_ray": False, "shape": "greek"
 REFUSED = ("alpha_model_path", "no_coarse")
 LONGEST_EXPNAME = 200  # of expname, in bytes, as file systems count
 LONGEST_TEXT = 4096  # of an option that a checkpoint holds
+
+# Sizes beyond which a run fits no machine. Options that multiply are bounded together (Config.check_sizes).
+RAYS, SAMPLES = 10**6, 10**4  # of a step, of a kind; of a ray
+MOST_WEIGHTS = 10**9  # of a network: with their gradient and Adam's moments 16 GB
+MOST_POINTS = 10**9  # of a step's rays, or of those rendered at a time: some 100 bytes each
+MOST_CHANNELS = 10**11  # of all layers, of the points that go through a network at a time: 200 to 400 GB
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,11 @@ class DataConfig:
     )
     half_res: bool = option(False, "halve the images")
     image_scale: float = option(
-        1.0, "the cameras' focal lengths and principal points are of images so many times as large", ABOVE_ZERO,
+        1.0, "the cameras' focal lengths and principal points are of images so many times as large",
+        bounded(float, 0.001, 1000),
         ours=True,
     )
-    factor: int = option(8, "images of 1/n of the size (llff)", POSITIVE, needs="dataset_type llff")
+    factor: int = option(8, "images of 1/n of the size (llff)", bounded(int, 1, 1000), needs="dataset_type llff")
     no_ndc: bool = option(False, "rays in the world, not in normalised device coordinates (llff)")
     spherify: bool = option(
         False, "cameras all around, on a sphere about what they look at (llff, with no_ndc)", needs="dataset_type llff"
@@ -157,8 +166,8 @@ class DataConfig:
         ours=True, identity=False, needs="dataset_type blender or capture",
     )
     longest_side: int = option(
-        800, "capture: pixels of a photograph's longer side, to which larger ones are reduced; 0 = as they are", COUNT,
-        ours=True, needs="dataset_type capture",
+        800, "capture: pixels of a photograph's longer side, to which larger ones are reduced; 0 = as they are",
+        bounded(int, 0, 100_000), ours=True, needs="dataset_type capture",
     )
     normalize: bool = option(
         True, "capture: move what the cameras look at to the world's origin, with z upwards, and scale it to the usual "
@@ -197,16 +206,17 @@ class FieldConfig:
     planes_tv: float = option(
         0.0, "weight of the mean squared differences of neighbouring features", AMOUNT, ours=True, needs="field planes"
     )
-    netdepth: int = option(8, "layers of the coarse network", POSITIVE)
-    netwidth: int = option(256, "channels of a layer", bounded(int, 2))
-    netdepth_fine: int = option(8, "layers of the fine network", POSITIVE)
-    netwidth_fine: int = option(256, "channels of a layer", bounded(int, 2))
+    netdepth: int = option(8, "layers of the coarse network", bounded(int, 1, 100))
+    netwidth: int = option(256, "channels of a layer", bounded(int, 2, 16384))
+    netdepth_fine: int = option(8, "layers of the fine network", bounded(int, 1, 100))
+    netwidth_fine: int = option(256, "channels of a layer", bounded(int, 2, 16384))
     use_viewdirs: bool = option(False, "colour depends on the viewing direction")
     i_embed: int = option(0, "0: positional encoding, -1: none", bounded(int, -1, 0))
-    multires: int = option(10, "frequencies for points", COUNT)
-    multires_views: int = option(4, "frequencies for directions", COUNT)
+    multires: int = option(10, "frequencies for points", bounded(int, 0, 32))
+    multires_views: int = option(4, "frequencies for directions", bounded(int, 0, 32))
     density_bias: float = option(
-        0.0, "added to the initial networks' raw density; 0.2 makes every seed start with density", NUMBER, ours=True
+        0.0, "added to the initial networks' raw density; 0.2 makes every seed start with density",
+        bounded(float, -1000, 1000), ours=True
     )
     mi_mlp: bool = option(
         False, "the encoded point joins the input of every layer after the first, not of layer 5 alone", ours=True,
@@ -233,8 +243,8 @@ class FieldConfig:
 class SamplingConfig:
     """samples along a ray"""
 
-    N_samples: int = option(64, "coarse samples of a ray", bounded(int, 2))
-    N_importance: int = option(0, "further, fine samples of a ray", COUNT)
+    N_samples: int = option(64, "coarse samples of a ray", bounded(int, 2, SAMPLES))
+    N_importance: int = option(0, "further, fine samples of a ray", bounded(int, 0, SAMPLES))
     perturb: float = option(1.0, "0: samples evenly spaced, else jittered", AMOUNT)
     raw_noise_std: float = option(0.0, "noise on the raw density, in training", AMOUNT)
     lindisp: bool = option(False, "coarse samples linear in disparity, not in depth")
@@ -256,8 +266,8 @@ class SamplingConfig:
 class RenderingConfig:
     """rendering: speed, memory, precision"""
 
-    chunk: int = option(1024 * 32, "rays at a time", POSITIVE, identity=False)
-    netchunk: int = option(1024 * 64, "points at a time through a network", POSITIVE, identity=False)
+    chunk: int = option(1024 * 32, "rays at a time", bounded(int, 1, 10**7), identity=False)
+    netchunk: int = option(1024 * 64, "points at a time through a network", bounded(int, 1, 10**7), identity=False)
     precision: str = option(
         "auto", "of the networks' hidden layers; auto: bf16 where the hardware is made for it",
         choices=("fp32", "bf16", "auto"), ours=True,
@@ -291,7 +301,7 @@ class BatchConfig:
     """seen rays of a step, and the seed"""
 
     seed: int = option(0, "seed of the weights and of every draw", SEED, ours=True)
-    N_rand: int = option(32 * 32 * 4, "seen rays of a step", POSITIVE)
+    N_rand: int = option(32 * 32 * 4, "seen rays of a step", bounded(int, 1, RAYS))
     no_batching: bool = option(False, "a step's rays come from one view, not from all")
     precrop_iters: int = option(0, "no_batching: until this step, central pixels", COUNT)
     precrop_frac: float = option(0.5, "fraction of the height and width that is central", FRACTION)
@@ -304,7 +314,7 @@ class BatchConfig:
 class LossesConfig:
     """losses beside colour: ray entropy, KL smoothness, and beyond the paper"""
 
-    N_entropy: int = option(100, "unseen rays of a step; 0 = seen rays only", COUNT)
+    N_entropy: int = option(100, "unseen rays of a step; 0 = seen rays only", bounded(int, 0, RAYS))
     entropy: bool = option(False, "minimise the entropy of rays")
     entropy_ray_zvals_lambda: float = option(1.0, "weight of ray entropy (set it: 1 is far too much)", AMOUNT)
     entropy_acc_threshold: float = option(0.1, "least accumulated opacity of a ray that has entropy", NUMBER)
@@ -342,9 +352,9 @@ class LossesConfig:
         "rot_from_origin", "near pose: turned about the world's origin, or moved",
         choices=("rot_from_origin", "random_pos"),
     )
-    near_c2w_rot: float = option(5.0, "largest turn about each axis, degrees", AMOUNT)
+    near_c2w_rot: float = option(5.0, "largest turn about each axis, degrees", bounded(float, 0, 360))
     near_c2w_trans: float = option(0.1, "standard deviation of the move", AMOUNT)
-    smooth_pixel_range: int | None = option(None, "near pixel: largest Manhattan distance", POSITIVE)
+    smooth_pixel_range: int | None = option(None, "near pixel: largest Manhattan distance", bounded(int, 1, 10**5))
     carving_lambda: float = option(
         0.0, "weight of the mean opacity of seen rays whose pixel has alpha 0 (RGBA images)", AMOUNT, ours=True
     )
@@ -371,7 +381,9 @@ class LossesConfig:
     depth_prior_end_iter: int = option(
         0, "the weight falls to 0 at this step, linearly; 0 = never", COUNT, ours=True, needs="depth_prior_lambda"
     )
-    N_depth: int = option(64, "rays of a step through known depths", POSITIVE, ours=True, needs="depth_prior_lambda")
+    N_depth: int = option(
+        64, "rays of a step through known depths", bounded(int, 1, RAYS), ours=True, needs="depth_prior_lambda"
+    )
 
     def __post_init__(self):
         if self.smoothing and self.smooth_sampling_method == "near_pixel" and not self.smooth_pixel_range:
@@ -461,7 +473,7 @@ class LookingConfig:
         None, "render_mypath: of a file instead, in nerfstudio's camera-path format, in the world of the scene's files",
         path=True, ours=True, needs="render_mypath",
     )
-    render_factor: int = option(0, "render at 1/n of the size; 0 = full", COUNT)
+    render_factor: int = option(0, "render at 1/n of the size; 0 = full", bounded(int, 0, 1000))
     ckpt_render_iter: int | None = option(
         None, "render the checkpoint of this step", POSITIVE, needs="render_only or eval_only"
     )
@@ -510,6 +522,37 @@ class Config:
         if self.looking.ckpt_render_iter and self.run.ft_path:
             raise InputError("--ckpt_render_iter and --ft_path: found both, expected one of them")
 
+        self.check_growth()
+        self.check_sizes()
+
+    def check_growth(self) -> None:
+        """Raise InputError where the weight of smoothing outgrows float32."""
+        losses, last = self.losses, self.stopping.N_iters
+        last = last if losses.smoothing_end_iter is None else min(last, losses.smoothing_end_iter)
+        decades = last // losses.smoothing_step_size * math.log10(max(losses.smoothing_rate, 1))
+        if decades > math.log10(LARGEST):
+            raise InputError(f"--smoothing_rate {losses.smoothing_rate:g}: found --smoothing_step_size "
+                             f"{losses.smoothing_step_size}, which makes the weight 1e{decades:.0f} times as large by "
+                             f"step {last}, expected at most {LARGEST:.0e}")
+
+    def check_sizes(self) -> None:
+        """Raise InputError, before memory is taken, for options that together need more than any machine has."""
+        field, sampling, losses = self.field, self.sampling, self.losses
+        samples, planes = ("N_samples", "N_importance"), ("planes_resolution", "planes_components")
+        of_rays = ("N_rand", "N_entropy", "N_depth")
+        per_ray = 2 * sampling.N_samples + sampling.N_importance  # of the coarse and the fine network
+        rays = self.batch.N_rand + losses.n_unseen + (losses.N_depth if losses.depth_prior_lambda else 0)
+        require_at_most(self, "points of a step", rays * per_ray, MOST_POINTS, *of_rays, *samples)
+        require_at_most(self, "points at a time", self.rendering.chunk * per_ray, MOST_POINTS, "chunk", *samples)
+        if field.field == "planes":
+            features = 4 * field.planes_components * field.planes_resolution**2  # three planes, at three resolutions
+            require_at_most(self, "features of planes", features, MOST_WEIGHTS, *planes)
+        for depth, width in (("netdepth", "netwidth"), ("netdepth_fine", "netwidth_fine")):
+            layers, channels = getattr(field, depth), getattr(field, width)
+            require_at_most(self, "weights of a network", layers * channels**2, MOST_WEIGHTS, depth, width)
+            held = self.rendering.netchunk * layers * channels
+            require_at_most(self, "channels at a time", held, MOST_CHANNELS, "netchunk", depth, width)
+
     def values(self) -> dict[str, Any]:
         """Every option by its name."""
         return {name: getattr(getattr(self, section), name) for section, name, _ in declared()}
@@ -527,6 +570,14 @@ class Config:
         values = self.values()
         names = [name for section, name, option in declared() if option.identity and section not in NOT_IN_PICTURES]
         return {name: values[name] for name in [*names, "render_factor"]}
+
+
+def require_at_most(config: Config, what: str, found: int, most: int, *names: str) -> None:
+    """Raise InputError where so many are too many, naming which of the options that make it are above their default."""
+    if found > most:
+        values = config.values()
+        options = ", ".join(f"--{name} {values[name]}" for name in names if values[name] > DEFAULTS[name])
+        raise InputError(f"{options}: found {found:.3g} {what}, expected at most {most:.3g}")
 
 
 def sections() -> dict[str, type]:

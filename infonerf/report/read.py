@@ -1,7 +1,6 @@
 """What the folders of runs hold, for the page of report.py. Images are uint8."""
 
 import io
-import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from infonerf.export.files import page_glb, require_packages
 from infonerf.export.mesh import inverse_similarity
 from infonerf.rendering.pictures import depth_colours, entropy_colours, entropy_picture
 from infonerf.rendering.renderer import Renderer
+from infonerf.report.events import read_scalars
 from infonerf.report.page import Model, Picture, RunRow, RunView, SceneRuns, View
 from infonerf.scene.photographs import nearest, read_pixels
 from infonerf.scene.scene import Scene
@@ -59,24 +59,6 @@ def step_folders(logdir: Path, kinds: Sequence[str], needed: Sequence[str]) -> l
         if parsed and parsed.kind in kinds and any((folder / name).is_file() for name in needed):
             found.append((parsed.step, -parsed.factor, folder))
     return [folder for *_, folder in sorted(found, reverse=True)]
-
-
-def read_curves(logdir: Path) -> dict[str, list[tuple[int, float]]]:
-    """All scalars (losses before their weights) of a run's TensorBoard events: tag -> (step, value) points. Empty where
-    there are none."""
-    from tensorboard.backend.event_processing import event_accumulator as tensorboard  # slow to import
-
-    events = tensorboard.EventAccumulator(str(logdir), size_guidance={tensorboard.SCALARS: 0, tensorboard.IMAGES: 1})
-    try:
-        events.Reload()
-    except OSError:
-        return {}
-    curves = {}
-    for tag in events.Tags()["scalars"]:
-        points = [(event.step, event.value) for event in events.Scalars(tag) if math.isfinite(event.value)]
-        if points:
-            curves[tag] = thinned(sorted(points), MOST_POINTS)
-    return curves
 
 
 def thinned(points: list[tuple[int, float]], most: int) -> list[tuple[int, float]]:
@@ -128,7 +110,8 @@ def read_run(number: int, label: str, source: Source) -> RunRow:
     """Everything of a run but its pictures of test views."""
     logdir = source.logdir
     evaluations = step_folders(logdir, ("testset",), ("metrics.json",))
-    record = Record.read(evaluations[0] / "metrics.json") if evaluations else None
+    record, damage = read_record(evaluations[0]) if evaluations else (None, [])
+    scalars, faults = read_scalars(logdir)
     row = RunRow(
         number=number,
         label=label,
@@ -136,15 +119,24 @@ def read_run(number: int, label: str, source: Source) -> RunRow:
         losses=" + ".join(["colour", *source.regularizers]),
         options=options_as_text(source.config),
         record=record,
-        pictures=evaluations[0] if evaluations else None,
-        curves=read_curves(logdir),
+        pictures=evaluations[0] if record else None,
+        curves={tag: thinned(points, MOST_POINTS) for tag, points in scalars.items()},
         loops=read_loops(logdir),
         swept=read_swept(logdir),
     )
+    row.notes.extend((fault, None) for fault in damage + faults)
     row.notes.extend(evaluation_notes(logdir, record))
     if not row.curves:
         row.notes.append(("no TensorBoard events of losses in its folder, hence no curves", None))
     return row
+
+
+def read_record(folder: Path) -> tuple[Record | None, list[str]]:
+    """The record of an evaluation's folder, or what is wrong with it."""
+    try:
+        return Record.read(folder / "metrics.json"), []
+    except InputError as error:
+        return None, [str(error)]
 
 
 def evaluation_command(folder: str, factor: int = 0) -> str:

@@ -21,16 +21,17 @@ def flag(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"found {text!r}, expected True or False")
 
 
-def bounded(kind: type, least: float = -math.inf, most: float = math.inf, above: bool = False):
-    """A type for argparse: an int or float from `least` (or above it) to `most`; an int at most 1e9 by default."""
-    most = 10**9 if kind is int and most == math.inf else most
+LARGEST = 10**9  # of any number, unless something else is said; squares and products of two are finite in float32
+
+
+def bounded(kind: type, least: float = -LARGEST, most: float = LARGEST, above: bool = False):
+    """A type for argparse: an int or float from `least` (or above it) to `most`."""
     noun = "an integer" if kind is int else "a number"
     limits = []
-    if least > -math.inf:
-        limits.append(f"{'>' if above else '>='} {least:g}")
-    if most < math.inf:
-        limits.append(f"<= {most:g}")
-    expected = " ".join([noun, " and ".join(limits)]).strip()
+    if least > -LARGEST:
+        limits.append(f"{'>' if above else '>='} {least:{'d' if kind is int else 'g'}}")
+    limits.append(f"<= {most:{'d' if kind is int else 'g'}}")
+    expected = f"{noun} {' and '.join(limits)}"
 
     def parse(text: str):
         try:

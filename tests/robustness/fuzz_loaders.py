@@ -19,8 +19,9 @@ from infonerf.command_line import as_text, parse_options, run_config
 from infonerf.config import DataConfig
 from infonerf.evaluation.record import Record, records_table
 from infonerf.evaluation.views import earlier_record
+from infonerf.report.events import read_scalars
 from infonerf.report.page import make_page
-from infonerf.report.read import Source, read_curves, read_scenes
+from infonerf.report.read import Source, read_scenes
 from infonerf.scene.photographs import read_pixels
 from infonerf.training import checkpoint
 from infonerf.training.generators import create_generators
@@ -258,7 +259,7 @@ def events(folder: Path) -> Loader:
             writer.add_scalar("loss/total", 0.5, step)
         writer.add_image("validation/rgb", random_pixels(0, 3), 3, dataformats="HWC")
     path = next((folder / "events").iterdir())
-    return Loader(path, [path.read_bytes()], lambda: read_curves(path.parent))
+    return Loader(path, [path.read_bytes()], lambda: read_scalars(path.parent))
 
 
 LOADERS = {

@@ -25,6 +25,7 @@ from infonerf.viewer.server import guarded
 
 FOLDER = "paths"  # in the run's
 COLOUR = (60, 160, 60)
+MOST_KEYFRAMES = 1000  # that are clicked together
 LARGEST_FILE = 50_000_000  # bytes of a path that is loaded
 
 
@@ -74,6 +75,8 @@ class PathTab:
     # Keyframes.
 
     def add_keyframe(self, event) -> None:
+        if len(self.poses) >= MOST_KEYFRAMES:
+            raise InputError(f"the path has {len(self.poses)} keyframes, expected at most so many")
         camera = event.client.camera
         pose = np.column_stack([matrix_of(camera.wxyz) @ np.diag([1.0, -1.0, -1.0]), camera.position])
         self.keep([*self.poses, pose], [*self.fovs, float(np.degrees(camera.fov))])
@@ -172,6 +175,8 @@ class PathTab:
     # A video.
 
     def start_film(self, event) -> None:
+        if self.film.disabled:
+            raise InputError("a video is being rendered, expected one at a time")
         path, place = self.path(), self.place(f"_{self.page.runs[0].step:06d}.mp4")
         self.stop_film.clear()
         self.film.disabled, self.cancel.visible, self.progress.visible = True, True, True

@@ -2,15 +2,21 @@
 
 import contextlib
 import errno
+import http
 import io
+import ipaddress
 import logging
+import re
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from infonerf.system.errors import InputError
 from infonerf.system.logs import say
 
 HERE = "127.0.0.1"
+LOOPBACK = (HERE, "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::", "")
 TRIED = 100  # ports after the one that is asked for
 
 
@@ -51,13 +57,67 @@ def start_server(host: str, port: int, title: str):
     port = free_port(host, port)
     for name in ("websockets.server", "asyncio"):
         logging.getLogger(name).addFilter(OneLine())
-    with contextlib.redirect_stdout(io.StringIO()):  # a panel of its own
+    with own_requests_only(host), contextlib.redirect_stdout(io.StringIO()):  # a panel of its own
         server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
     server.request_share_url = lambda verbose=True: None  # a tunnel to the internet, which any page may ask for
-    if host not in (HERE, "localhost", "::1"):
+    if host not in LOOPBACK:
         say(f"WARNING: listening on {host}, not on {HERE}: everyone who reaches port {server.get_port()} here "
             "sees the pictures, goes through the run, and has videos rendered here")
     return server
+
+
+@contextlib.contextmanager
+def own_requests_only(host: str):
+    """Servers of websockets that are started meanwhile (viser's) refuse every request, for a file or a socket, that is
+    not for this server or comes from another page: a page of the internet that somebody looks at has no part here."""
+    from websockets.asyncio import server as websockets
+
+    serve, served = websockets.serve, []
+
+    def guarded_serve(*arguments, process_request: Callable, **options):
+        served.append(host)
+        return serve(*arguments, process_request=partial(answer, host, process_request), **options)
+
+    websockets.serve = guarded_serve
+    try:
+        yield
+    finally:
+        websockets.serve = serve
+    if not served:
+        raise InputError("the viewer needs viser of the version in requirements-view.txt, found another one")
+
+
+def answer(host: str, process_request: Callable, connection, request):
+    """What a request is answered with before it is answered: None for one that opens a socket."""
+    names, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
+    if not is_own(host, names, origins):
+        return connection.respond(http.HTTPStatus.FORBIDDEN, "of another host or page\n")
+    try:
+        return process_request(connection, request)
+    except (OSError, ValueError):  # a path that the system does not know what to do with
+        return connection.respond(http.HTTPStatus.NOT_FOUND, "not found\n")
+
+
+def is_own(host: str, names: list[str], origins: list[str]) -> bool:
+    """Whether a request names this server (its header Host, without or with any port, as through a tunnel), and
+    whether the page that sends it, if one does (Origin), is this server's, of that name and port.
+
+    host: the address that the server was told to listen on. Where that is all of this machine's, any address in numbers
+    is one of it: only names can be made to lead here by others."""
+    given = re.fullmatch(r"\[([0-9a-f:.]+)\](:\d+)?|([\w.-]+)(:\d+)?", names[0].lower()) if len(names) == 1 else None
+    if not given or len(origins) > 1:
+        return False
+    if origins and origins[0].lower() not in (f"http://{names[0].lower()}", f"https://{names[0].lower()}"):
+        return False
+    name, own = given[1] or given[3], {*LOOPBACK, host.lower().strip("[]")}
+    return name in own or (host in EVERYWHERE and (is_address(name) or name == socket.gethostname().lower()))
+
+
+def is_address(name: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 class OneLine(logging.Filter):

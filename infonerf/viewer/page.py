@@ -17,6 +17,7 @@ from infonerf.rendering.occupancy import CELLS, EMPTY, Occupancy
 from infonerf.rendering.renderer import Renderer
 from infonerf.scene.poses import common_point
 from infonerf.scene.scene import Scene, bounds_of
+from infonerf.system.arguments import LARGEST
 from infonerf.system.errors import InputError
 from infonerf.system.logs import say
 from infonerf.training import checkpoint
@@ -330,8 +331,7 @@ class Page:
     def wish_for(self, client) -> None:
         """Note what a browser sees. A camera that is none is left out."""
         camera = client.camera
-        numbers = [*camera.position, *camera.wxyz, camera.fov, camera.image_width, camera.image_height]
-        if not np.isfinite(numbers).all() or not np.linalg.norm(camera.wxyz) > 0.1:
+        if not is_camera(camera):
             return
         pose = np.column_stack([matrix_of(camera.wxyz) @ CV, camera.position])
         self.painter.wish(client.client_id, self.wish_at(pose, camera.fov, (camera.image_height, camera.image_width)))
@@ -450,6 +450,17 @@ def reach_and_middle(scene: Scene) -> tuple[float, np.ndarray]:
 def vertical_fov(scene: Scene, view: int) -> float:
     """In radians."""
     return float(2 * np.arctan(scene.size(view)[0] / 2 / scene.cameras.intrinsics[view, 1].item()))
+
+
+def is_camera(camera) -> bool:
+    """Whether what a browser says of its camera is one: numbers, finite, and a rotation."""
+    try:
+        parts = [np.array(part, np.float64) for part in (camera.position, camera.wxyz, (
+            camera.fov, camera.image_width, camera.image_height))]  # fmt: skip
+    except (TypeError, ValueError):
+        return False
+    of_shapes = [part.shape for part in parts] == [(3,), (4,), (3,)]
+    return of_shapes and np.abs(np.concatenate(parts)).max() <= LARGEST and np.linalg.norm(parts[1]) > 0.1
 
 
 def evenly(items: list) -> list:

@@ -11,7 +11,7 @@ from infonerf.system.errors import InputError
 from infonerf.system.files import free_path
 from infonerf.system.logs import say
 from infonerf.viewer.frames import Wish, paint
-from infonerf.viewer.page import Page, matrix_of, wxyz_of
+from infonerf.viewer.page import Page, is_camera, matrix_of, wxyz_of
 from infonerf.viewer.paths import (
     CameraPath,
     as_json,
@@ -78,6 +78,8 @@ class PathTab:
         if len(self.poses) >= MOST_KEYFRAMES:
             raise InputError(f"the path has {len(self.poses)} keyframes, expected at most so many")
         camera = event.client.camera
+        if not is_camera(camera):
+            raise InputError("the browser has no camera, expected one")
         pose = np.column_stack([matrix_of(camera.wxyz) @ np.diag([1.0, -1.0, -1.0]), camera.position])
         self.keep([*self.poses, pose], [*self.fovs, float(np.degrees(camera.fov))])
 

@@ -11,12 +11,14 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
+from infonerf.system.arguments import LARGEST
 from infonerf.system.errors import InputError
 from infonerf.system.logs import say
 
 HERE = "127.0.0.1"
 LOOPBACK = (HERE, "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::", "")
+LONGEST_TEXT = 1000  # that a browser may put into the panel
 TRIED = 100  # ports after the one that is asked for
 
 
@@ -56,14 +58,17 @@ def start_server(host: str, port: int, title: str):
     viser = require_viser()
     port = free_port(host, port)
     for name in ("websockets.server", "asyncio"):
-        logging.getLogger(name).addFilter(OneLine())
+        logging.getLogger(name).addFilter(ONE_LINE)
     with own_requests_only(host), contextlib.redirect_stdout(io.StringIO()):  # a panel of its own
         server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
-    server.request_share_url = lambda verbose=True: None  # a tunnel to the internet, which any page may ask for
+    hear_less(server)
     if host not in LOOPBACK:
         say(f"WARNING: listening on {host}, not on {HERE}: everyone who reaches port {server.get_port()} here "
             "sees the pictures, goes through the run, and has videos rendered here")
     return server
+
+
+# Requests.
 
 
 @contextlib.contextmanager
@@ -120,14 +125,62 @@ def is_address(name: str) -> bool:
         return False
 
 
+# Messages on a socket.
+
+
+def hear_less(server) -> None:
+    """Of what a browser may send, leave out what this page has no use for (a tunnel to the internet, for one, and what
+    is passed on to all others), and values of its panel that are none: these would stay with everyone who looks."""
+    from viser import _messages as messages
+
+    interface, take = server._websock_server, server.gui._handle_gui_updates
+
+    async def checked(client, message) -> None:
+        handle = server.gui._gui_input_handle_from_uuid.get(message.uuid) if isinstance(message.uuid, str) else None
+        if handle is not None and is_update(handle.value, message.updates):
+            await take(client, message)
+
+    for unused in (messages.ShareUrlRequest, messages.ShareUrlDisconnect, messages.GuiFormSubmitMessage,
+                   messages.GuiFormDirtyMessage, messages.GuiButtonHoldMessage, messages.CommandTriggerMessage,
+                   messages.GuiUpdateMessage):  # fmt: skip
+        interface.unregister_handler(unused)
+    interface.register_handler(messages.GuiUpdateMessage, checked)
+
+
+def is_update(old, updates) -> bool:
+    """Whether an update is that of a value alone, of the kind of the one that a part of the panel has."""
+    if not isinstance(updates, dict) or updates.keys() != {"value"}:
+        return False
+    new = updates["value"]
+    if isinstance(old, (bool, str)):
+        return type(new) is type(old) and (isinstance(new, bool) or len(new) <= LONGEST_TEXT)
+    if isinstance(old, tuple):
+        return isinstance(new, (list, tuple)) and len(new) == len(old) and all(map(is_number, new))
+    return isinstance(old, (int, float)) and is_number(new)
+
+
+def is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
 class OneLine(logging.Filter):
-    """A traceback of what a browser's message did becomes a line."""
+    """Instead of a traceback of what a browser's message did, a line, the first time that one does so. That a browser
+    went away without a word is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.said: set[type] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            say(f"viewer: a browser's message was left out ({type(error).__name__}: {error})")
+        if error is not None and type(error) not in self.said and "ConnectionClosed" not in type(error).__name__:
+            self.said.add(type(error))
+            say(f"viewer: a browser's message was left out ({type(error).__name__}: {str(error)[:200]}), as will be "
+                "others like it")
         return False
+
+
+ONE_LINE = OneLine()
 
 
 def guarded(what: Callable) -> Callable:

@@ -10,9 +10,9 @@ import pytest
 
 import run_nerf
 import view
-from infonerf.viewer import looks
+from infonerf.viewer import looks, path_tab
 from infonerf.viewer.frames import Wish
-from infonerf.viewer.server import free_port, require_viser
+from infonerf.viewer.server import free_port, is_update, require_viser
 from support.runs import options
 from support.scenes import refused
 
@@ -157,6 +157,54 @@ def test_bad_messages_leave_it_running(page):
     last = Browser(page)
     last.camera()
     assert until(lambda: any(wish.size[1] > 1 and last for wish, _, last in page.pictures.values()), page)
+
+
+@pytest.mark.parametrize("old, good, bad", [
+    (0.5, [1, 0.25, -3.0], [float("nan"), float("inf"), 1e30, 10**400, "1", True, None, [1.0], {}, b"1"]),
+    (3, [4, 2.0], ["4", None, [4]]),
+    ("depth", ["error", ""], [1, None, "x" * 2000, ["error"], b"error"]),
+    (False, [True], [1, "True", None, 0.0]),
+    ((0.0, 1.0), [[0, 2.0], (1, 1)], [[], [1], [1, 2, 3], ["0", "1"], [float("nan"), 1], 1, None, "01", {0: 1, 1: 2}]),
+    (object(), [], [b"", 1, "x"]),
+], ids=lambda value: str(value)[:20])  # fmt: skip
+def test_values_of_the_panel_stay_of_their_kind(old, good, bad):
+    assert all(is_update(old, {"value": new}) for new in good)
+    assert not any(is_update(old, {"value": new}) for new in bad)
+    assert not any(is_update(old, updates) for updates in (None, [], {}, {"update_cb": []}, {"value": 1, "removed": 1}))
+
+
+def test_what_one_browser_spoils_is_not_spoilt_for_others(page, capsys):
+    bad = Browser(page)
+    bad.camera()
+    for handle, value in ((page.depths, []), (page.box[0], [float("nan")] * 2), (page.fov, float("nan")), (page.look, 7),
+                          (page.go, "x" * 10**6), (page.height, "inf")):  # fmt: skip
+        bad.send(type="GuiUpdateMessage", uuid=handle._impl.uuid, updates={"value": value})
+    bad.send(type="GuiUpdateMessage", uuid=page.look._impl.uuid, updates={"update_cb": ["x"], "removed": True})
+    bad.send(type="GuiUpdateMessage", uuid=["x"], updates={"value": 1})
+    bad.send(type="GuiFormDirtyMessage", uuid="x" * 10**6, dirty=True)
+    for odd in ({"position": ()}, {"position": [[1], 2, 3]}, {"fov": "x"}, {"wxyz": None}, {"image_width": 10**300}):
+        bad.camera(**odd)
+    kept = {"near": page.depths.value, "x": page.box[0].value, "fov": page.fov.value}
+    good = Browser(page)
+    good.camera(position=(0.0, 4.0, 0.0))
+    assert until(lambda: any(wish.pose[1, 3] == 4 and last for wish, _, last in page.pictures.values()), page)
+    page.wish_all()
+    assert kept == {"near": page.depths.value, "x": page.box[0].value, "fov": page.fov.value}
+    assert page.look.value == "colour" and capsys.readouterr().out.count("\n") < 9
+
+
+def test_one_video_at_a_time_and_no_more_keyframes_than_a_path_has(page, monkeypatch):
+    browser = Browser(page)
+    browser.camera()
+    assert until(lambda: page.server.get_clients())
+    event = type("Event", (), {"client": [*page.server.get_clients().values()][0]})()
+    monkeypatch.setattr(path_tab, "MOST_KEYFRAMES", 1)
+    page.tab.add_keyframe(event)
+    with refused("has 1 keyframes"):
+        page.tab.add_keyframe(event)
+    page.tab.start_film(event)
+    with refused("a video is being rendered"):
+        page.tab.start_film(event)
 
 
 def test_a_path_is_clicked_together_saved_loaded_and_rendered(page, logdir):

@@ -4,6 +4,7 @@ Text is escaped where it becomes an element, so whatever a file says stays text.
 """
 
 import base64
+import hashlib
 import html
 import math
 from collections.abc import Mapping, Sequence
@@ -501,6 +502,13 @@ def options_table(rows: dict[str, list[str]], runs: Sequence[RunRow], which: str
     return html_table(head, [element("tbody", *body, class_="text")], f"{which} options")
 
 
+def sha256_of_script(frame: Template, mesh_script: str) -> str:
+    """Of what stands between <script> and </script>: a browser runs that script alone."""
+    script = frame.template.partition("<script>")[2].partition("</script>")[0]
+    digest = hashlib.sha256(Template(script).substitute(mesh_script=mesh_script).encode()).digest()
+    return base64.b64encode(digest).decode()
+
+
 def make_page(scenes: Sequence[SceneRuns], loss_labels: Mapping[str, str], version: str, most_points: int) -> str:
     """The whole page. loss_labels: what to call the loss of a name."""
     runs = sorted((run for scene in scenes for run in scene.runs), key=lambda run: run.number)
@@ -517,12 +525,15 @@ def make_page(scenes: Sequence[SceneRuns], loss_labels: Mapping[str, str], versi
     links = [element("a", heading, href=f"#{identity(heading)}") for heading in there]
     heading = ", ".join(dict.fromkeys(scene.name for scene in scenes))
     names = ", ".join(run.label for run in runs)
-    return Template(FRAME.read_text(encoding="utf-8")).substitute(
+    frame = Template(FRAME.read_text(encoding="utf-8"))
+    mesh_script = MESH_SCRIPT.read_text(encoding="utf-8") if "Meshes" in there else ""
+    return frame.substitute(
         title=joined([f"{heading}: {names}"]),
         heading=joined([heading]),
         lede=joined([f"{len(runs)} runs side by side" if len(runs) > 1 else f"The run {names}"]),
         nav=element("nav", *links, aria_label="Sections"),
         content="\n".join(there.values()),
-        mesh_script=MESH_SCRIPT.read_text(encoding="utf-8") if "Meshes" in there else "",
+        mesh_script=mesh_script,
+        script_sha256=sha256_of_script(frame, mesh_script),
         footer=joined([f"Made by report.py {version} from {', '.join(run.folder for run in runs)}"]),
     )

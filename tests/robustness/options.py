@@ -30,7 +30,9 @@ import export_mesh
 import make_scene
 import report
 import run_nerf
+from infonerf.command_line import parse_options
 from infonerf.config import declared
+from infonerf.system.errors import InputError
 from support.runs import options
 from support.scenes import write_blender
 
@@ -82,7 +84,7 @@ def trainings(scene: Path, folder: Path, pairs: int, seed: int):
         values = [f"--{name}={value}" for name, value in given]
         return run_nerf, [*options(scene, folder, *ONE_STEP, *extra, *values, "--no_reload")]
 
-    yield from (training((name, value)) for name, values in tried.items() for value in values)
+    yield from (training((name, value)) for name, values in tried.items() for value in dict.fromkeys(values))
     allowed = {name: [value for value in values if accepted(name, value)] for name, values in tried.items()}
     for _ in range(pairs):
         names = rng.sample(sorted(name for name, values in allowed.items() if values), rng.choice((2, 2, 3)))
@@ -111,7 +113,10 @@ def other_scripts(logdir: Path, folder: Path):
 
 def outcome(script, argv: list[str], output: Path) -> tuple[str, float]:
     """What became of it: "done", "refused", or what is wrong, and after how many seconds."""
-    start, child = time.perf_counter(), os.fork()
+    start = time.perf_counter()
+    if script is run_nerf and at_once(argv):
+        return "refused", time.perf_counter() - start
+    child = os.fork()
     if child == 0:
         run_limited(script, argv, output)
     deadline = start + LONGEST
@@ -132,6 +137,15 @@ def outcome(script, argv: list[str], output: Path) -> tuple[str, float]:
     if code == 2 and "out of memory" in lines[0]:
         return f"memory: {lines[0]}", seconds
     return ("refused" if code else "done"), seconds
+
+
+def at_once(argv: list[str]) -> bool:
+    """Whether the options are refused before anything else is done, in one line that names an option."""
+    try:
+        parse_options(argv)
+        return False
+    except InputError as error:
+        return re.search(r"--\w+", str(error)) is not None and str(error).isprintable()
 
 
 def run_limited(script, argv: list[str], output: Path) -> None:
@@ -173,7 +187,7 @@ def main() -> int:
             tried = [(script, argv) for script, argv in tried if argv[-2].split("=")[0][2:] in given.only]
         else:
             tried += other_scripts(folder / "logs/kept", folder)
-        for script, argv in tqdm(tried, mininterval=5):
+        for script, argv in tqdm(tried, mininterval=30, file=sys.stdout):
             result, seconds = outcome(script, argv, folder / "said.txt")
             command = f"{script.__name__} {' '.join(argv[-4:])}"
             slowest = max(slowest, (seconds, command))
@@ -181,8 +195,7 @@ def main() -> int:
             counts[kind] += 1
             if kind not in ("done", "refused"):
                 wrong[command] = result
-    for command, result in wrong.items():
-        print(f"{command}\n    {result}")
+                print(f"{command}\n    {result}", flush=True)
     print(dict(counts), f"slowest {slowest[0]:.1f} s: {slowest[1]}")
     return 1 if any(not result.startswith("memory") for result in wrong.values()) else 0
 

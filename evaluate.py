@@ -18,7 +18,7 @@ from infonerf.evaluation.ns_eval import check_ns_eval_output, write_ns_eval
 from infonerf.evaluation.perceptual import BACKBONES, Lpips
 from infonerf.evaluation.record import Record, metrics_table, records_table
 from infonerf.scene.splits import check_views
-from infonerf.system.arguments import COUNT, POSITIVE, ScriptParser
+from infonerf.system.arguments import COUNT, POSITIVE, ScriptParser, bounded
 from infonerf.system.errors import exit_status
 from infonerf.system.logs import progress_bar, say
 from infonerf.system.ranks import Ranks
@@ -57,10 +57,10 @@ def parse_arguments(argv: list[str]) -> Arguments:
     parser.add_argument("--step", type=POSITIVE, help="the checkpoint of this step, instead of the newest")
     parser.add_argument("--render_factor", type=COUNT, default=0, help="render at 1/n of the size")
     few = parser.add_mutually_exclusive_group()
-    few.add_argument("--rays", type=POSITIVE, help="only the PSNR of so many random rays, at full size, of all the "
-                     "views together; nothing is written")
-    few.add_argument("--tiles", type=POSITIVE, help="only PSNR and SSIM of so many random tiles of 22 x 22 "
-                     "pixels, at full size, of all the views together; nothing is written")
+    few.add_argument("--rays", type=bounded(int, 1, 10**7), help="only the PSNR of so many random rays, at full size, "
+                     "of all the views together; nothing is written")
+    few.add_argument("--tiles", type=bounded(int, 1, 10**6), help="only PSNR and SSIM of so many random tiles of 22 x "
+                     "22 pixels, at full size, of all the views together; nothing is written")
     parser.add_argument("--views", type=COUNT, nargs="+", help="rays, tiles: of these views, by number, instead of a "
                         "split's")
     parser.add_argument("--colour_correct", action="store_true", help="rays: also the PSNR of each view's "

@@ -32,8 +32,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
     parser = ScriptParser(description="Cameras of photographs or of a video, by COLMAP: a scene to train on.")
     parser.add_argument("photographs", type=Path, help="a folder of photographs (JPEG, PNG, WebP, HEIC), or a video")
     parser.add_argument("--output", type=Path, required=True, help="the scene's folder, a new one")
-    parser.add_argument("--frames", type=bounded(int, 2), default=40, help="so many frames of a video, the sharpest of "
-                        "equal stretches (default: 40)")
+    parser.add_argument("--frames", type=bounded(int, 2, 10**4), default=40, help="so many frames of a video, the "
+                        "sharpest of equal stretches (default: 40)")
     known = parser.add_mutually_exclusive_group()
     known.add_argument("--fov", type=bounded(float, 1, 170), help="field of view along the longer side, in degrees, "
                        "instead of what the EXIF says")

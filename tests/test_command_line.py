@@ -9,7 +9,7 @@ import torch
 
 import run_nerf_helpers
 from infonerf.command_line import as_text, create_parser, parse_options
-from infonerf.config import DEFAULTS, NO_EFFECT, REFUSED, sections
+from infonerf.config import DEFAULTS, NO_EFFECT, REFUSED, declared, sections
 from infonerf.system.errors import InputError
 from run_nerf_helpers import hidden_dtype
 from support.runs import ROOT
@@ -218,6 +218,46 @@ def test_bad_options(options, expected):
     with pytest.raises(InputError, match=expected) as caught:
         parse_options(options)
     assert "\n" not in str(caught.value)
+
+
+NUMERIC = {name: option for _, name, option in declared() if option.parse}
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_numbers_that_are_far_out_are_refused_with_their_bounds(name):
+    expected = rf"--{name}: found '.*', expected (an integer|a number).* <= [\d.e+]+(;|$)"
+    for value in ("4294967296", "9223372036854775808", "1" * 5000, "1e31", "nan", "inf", "-inf", "-1000000001", "x"):
+        if name == "lrate" and value.isdigit() and len(value) < 20:
+            continue  # up to 1e30: some want to see what diverges
+        with pytest.raises(InputError, match=expected):
+            parse_options([*MINIMAL, f"--{name}={value}"])
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ("--N_rand 1000000 --N_samples 10000", "--N_rand 1000000, --N_samples 10000: found 2e.10 points of a step, "
+     "expected at most 1e.09"),
+    ("--N_entropy 1000000 --entropy --N_importance 10000", "--N_entropy 1000000, --N_importance 10000: found"),
+    ("--N_depth 1000000 --depth_prior_lambda 1 --N_samples 9000", "--N_depth 1000000, --N_samples 9000: found"),
+    ("--chunk 10000000 --N_samples 200", "--chunk 10000000, --N_samples 200: found 4e.09 points at a time"),
+    ("--netdepth 100 --netwidth 16384", "--netdepth 100, --netwidth 16384: found 2.68e.10 weights of a network"),
+    ("--netwidth_fine 16384", "--netwidth_fine 16384: found 2.15e.09 weights"),
+    ("--netchunk 10000000 --netwidth 4096", "--netchunk 10000000, --netwidth 4096: found 3.28e.11 channels at a time"),
+    ("--field planes --planes_resolution 4096 --planes_components 99", "--planes_resolution 4096, --planes_components "
+     "99: found 6.64e.09 features"),
+    ("--smoothing_rate 10 --smoothing_step_size 1", "--smoothing_rate 10: found --smoothing_step_size 1, which makes "
+     "the weight 1e200000 times as large by step 200000"),
+])  # fmt: skip
+def test_sizes_together_are_bounded_and_named(options, expected):
+    with pytest.raises(InputError, match=expected) as caught:
+        parse_options([*MINIMAL, *options.split()])
+    assert str(caught.value).isprintable()
+
+
+def test_large_sizes_that_some_machine_has():
+    for options in ("--N_rand 1000000", "--N_samples 1024 --N_rand 65536", "--netwidth 8192", "--netdepth 100",
+                    "--chunk 1048576", "--netchunk 10000000", "--smoothing_rate 2 --smoothing_step_size 10000",
+                    "--field planes --planes_resolution 2048 --planes_components 48"):  # fmt: skip
+        parse_options([*MINIMAL, *options.split()])
 
 
 @pytest.mark.parametrize("text", ["N_rnd = 3", "N_rand = many", "entropy = perhaps", "train_scene = [1, x]", "= 3"])

@@ -63,9 +63,10 @@ def limits(parse) -> list[str]:
     try:
         parse("nan")
     except argparse.ArgumentTypeError as error:
-        found = [float(number) for number in re.findall(r"[<>]=? (\S+)", str(error))]
+        found = [(sign, float(number)) for sign, number in re.findall(r"([<>])=? (\S+)", str(error))]
         whole = "an integer" in str(error)
-        return [str(int(value + d) if whole else value + d) for value in found for d in (-1, 0, 1)]
+        return [str(int(value + d) if whole else value + d) for sign, value in found
+                for d in ((0, 1) if sign == "<" else (-1, 0))]  # fmt: skip
     return []
 
 
@@ -172,6 +173,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=300, help="random pairs and triples of options")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many")
     parser.add_argument("--only", nargs="+", help="options of run_nerf.py; no pairs, no other script")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -187,7 +189,7 @@ def main() -> int:
             tried = [(script, argv) for script, argv in tried if argv[-2].split("=")[0][2:] in given.only]
         else:
             tried += other_scripts(folder / "logs/kept", folder)
-        for script, argv in tqdm(tried, mininterval=30, file=sys.stdout):
+        for script, argv in tqdm(tried[given.skip :], mininterval=30, file=sys.stdout):
             result, seconds = outcome(script, argv, folder / "said.txt")
             command = f"{script.__name__} {' '.join(argv[-4:])}"
             slowest = max(slowest, (seconds, command))

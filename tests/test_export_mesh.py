@@ -5,6 +5,7 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
 import export_mesh
 from infonerf.export.mesh import Cloud
@@ -35,7 +36,7 @@ def refusal(capsys, *argv):
     (["--points", "--simplify", "9"], "--simplify: is of meshes, expected no --points beside it"),
     (["--points", "--keep_floaters"], "--keep_floaters: is of meshes, expected no --points beside it"),
     (["--resolution", "2000"], "argument --resolution: found '2000', expected an integer >= 8 and <= 1024"),
-    (["--threshold", "0"], "argument --threshold: found '0', expected a number > 0"),
+    (["--threshold", "0"], "argument --threshold: found '0', expected a number > 0 and <= 1e+09"),
     (["--output", "none/mesh.ply"], "--output none/mesh.ply: found no folder none, expected it to exist"),
 ])  # fmt: skip
 def test_wrong_options(words, message, tmp_path, monkeypatch, capsys):
@@ -95,3 +96,28 @@ def test_ctrl_c_leaves_no_half_file(logdir, tmp_path, monkeypatch):
     argv = [str(logdir), "--points", "--overwrite", "--output", str(folder / "points.ply")]
     assert export_mesh.main(argv) == 130
     assert [path.read_text() for path in folder.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(("bias", "words"), [
+    (-1e6, []), (-1e6, ["--points"]), (-1e6, ["--threshold", "1e-30"]), (1e6, ["--points"]), (float("nan"), []),
+    (float("inf"), ["--points"]),
+], ids=str)  # fmt: skip
+def test_a_run_that_is_odd_is_one_line_or_a_file(logdir, tmp_path, capsys, bias, words):
+    """Empty everywhere, opaque everywhere, of densities that are no numbers."""
+    for name in ("trimesh", "skimage"):
+        pytest.importorskip(name)
+    path = sorted(logdir.glob("*.tar"))[-1]
+    content = torch.load(path, weights_only=True)
+    for network in ("network_fn_state_dict", "network_fine_state_dict"):
+        content[network]["alpha_linear.bias"].fill_(bias)
+    torch.save({name: part for name, part in content.items() if name != "checksum"}, path)
+    argv = [str(logdir), *words, "--output", str(tmp_path / "odd.ply")]
+    status = export_mesh.main(argv if "--points" in words else [*argv, "--resolution", "9"])
+    error = capsys.readouterr().err
+    lines = [line for line in error.replace("\r", "\n").split("\n") if "error" in line.lower()]
+    assert "Traceback" not in error
+    if bias == 1e6:
+        assert status == 0 and (tmp_path / "odd.ply").stat().st_size > 200
+    else:
+        assert status == 2 and not (tmp_path / "odd.ply").exists()
+        assert len(lines) == 1 and lines[0].startswith("export_mesh.py: error: ")

@@ -113,7 +113,7 @@ class Browser:
         self.send(type="ViewerCameraMessage", position=position, wxyz=wxyz, **given | more)
 
 
-def until(what, page=None, seconds=20):
+def until(what, page=None, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
         if page:

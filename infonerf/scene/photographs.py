@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,7 +17,8 @@ from infonerf.system.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of their files, in lower case
-MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: deflate packs no better than 1032 to 1
+MOST_PACKED = 8 * 1032  # pixels that a byte may stand for: of a bit each in a PNG, where deflate packs 1032 to 1
+FEW_PIXELS = 2**24  # that need no such bytes, as a WebP of one colour has none
 
 
 class ImageFiles:
@@ -117,8 +119,10 @@ def opened(path: Path) -> Iterator[Image.Image]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("no file")  # a pipe would be waited for
-        with Image.open(path, formats=FORMATS) as image:
-            yield image
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what it does without, or reads all the same
+            with Image.open(path, formats=FORMATS) as image:
+                yield image
     except (InputError, MemoryError):
         raise
     except Exception as error:  # every format has its own errors
@@ -139,7 +143,7 @@ def decoded(path: Path, expected: tuple[int, int] | None = None) -> Image.Image:
             check_size(path, image.size[::-1], expected)  # by its header: another one may be huge
         if frames > 1:
             raise InputError(f"{path}: found an animation of {frames} images, expected one image")
-        if image.format == "PNG" and image.width * image.height > MOST_PACKED * path.stat().st_size:
+        if image.width * image.height > max(MOST_PACKED * path.stat().st_size, FEW_PIXELS):
             raise OSError(f"too few bytes for {image.width} x {image.height} pixels")
         image.load()
         return image.copy()

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from infonerf.scene import plane_sweep, trusted_depths
+from infonerf.scene.arrays import read_arrays
 from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.plane_sweep import View, planes_of
 from infonerf.scene.scene import Scene
@@ -27,6 +28,7 @@ LEAST_SHIFT = 8.0  # pixels between where a source shows the nearest and the far
 LONGEST = 512  # pixels of a photograph's longer side: larger ones are reduced
 PLANE_SWEEP = "plane_sweep"  # the name of its files
 MODULES = (plane_sweep, trusted_depths)  # whose text is a part of a file's key
+LARGEST_HEADER = 10_000  # bytes, of an array in its files
 SHOWN = 6  # views of a picture
 
 
@@ -128,24 +130,20 @@ def key_of(views: Sequence[View], nearest: float, farthest: float) -> str:
 
 def read_maps(path: Path, views: Sequence[View]) -> list[DepthMap] | None:
     """None where there are none of these views."""
+    names = [[f"{name}_{i}" for name in DepthMap._fields] for i in range(len(views))]
+    largest = max(view.grey.numel() for view in views) * 4 + LARGEST_HEADER
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = [(file[f"depth_{i}"], file[f"confidence_{i}"]) for i in range(len(views))]
+        arrays = read_arrays(path, set().union(*names).__contains__, largest)
+        maps = [DepthMap(*(torch.from_numpy(arrays[name]).float() for name in pair)) for pair in names]
     except Exception:  # not there, or damaged, in one of many ways
         return None
-    maps = [DepthMap(*(torch.from_numpy(array) for array in pair)) for pair in arrays if fits(pair)]
-    same = len(maps) == len(views) and all(
-        part.shape == view.grey.shape for one, view in zip(maps, views, strict=True) for part in one
-    )
-    return maps if same else None
+    return maps if all(fits(one, view) for one, view in zip(maps, views, strict=True)) else None
 
 
-def fits(pair: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether arrays can be depths and what they are trusted."""
-    depth, confidence = pair
-    return all(array.dtype == np.float32 and np.isfinite(array).all() for array in pair) and bool(
-        (depth > 0).all() and (confidence >= 0).all()
-    )
+def fits(one: DepthMap, view: View) -> bool:
+    """Whether these can be a view's depths and what they are trusted."""
+    same = all(part.shape == view.grey.shape and bool(part.isfinite().all()) for part in one)
+    return same and bool((one.depth > 0).all() and (one.confidence >= 0).all())
 
 
 def write_maps(path: Path, maps: Sequence[DepthMap]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from infonerf.system.errors import InputError
 from robustness import fuzz
 from robustness.fuzz import LOADERS
-from robustness.fuzz_loaders import Loader
+from robustness.fuzz_scenes import Loader
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -81,7 +81,7 @@ def test_damaged_files_are_made_anew(tmp_path, made_up):
         flipped[place] ^= 0x55
     contents = [b"", whole[:100], whole[:-30], b"no zip", bytes(flipped)]
     for key, bad in (("depth_0", np.ones((2, 2), np.float32)), ("depth_1", np.full(shape, np.nan, np.float32)),
-                     ("depth_0", np.zeros(shape, np.float32)), ("confidence_0", np.ones(shape)),
+                     ("depth_0", np.zeros(shape, np.float32)), ("confidence_0", np.full(shape, 1e300)),
                      ("depth_0", np.array([{}], dtype=object)), ("confidence_1", -np.ones(shape, np.float32))):
         np.savez(wrong, **{**arrays, key: bad})
         contents.append(wrong.read_bytes())

@@ -1,6 +1,7 @@
 """Image files -> arrays: photographs, their alpha, true depths. Axes: h w pixels; v views."""
 
 import filecmp
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,14 @@ def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) ->
         )
 
 
+class Within(io.BufferedReader):
+    """A file that is asked for no more than it has: room would be made for all that a header promises."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """An image file, its header alone read yet. Raises InputError where it, or what is done with it, fails."""
@@ -121,7 +130,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
             raise OSError("no file")  # a pipe would be waited for
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of what it does without, or reads all the same
-            with Image.open(path, formats=FORMATS) as image:
+            with Within(io.FileIO(path)) as file, Image.open(file, formats=FORMATS) as image:
                 yield image
     except (InputError, MemoryError):
         raise

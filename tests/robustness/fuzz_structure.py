@@ -85,7 +85,7 @@ def scaled(parent, key, places, rng):
     factor = rng.choice(FACTORS)
     for one, name in places_in({"": parent[key]}):
         if isinstance(one[name], int | float):
-            one[name] *= factor
+            one[name] = one[name] * factor if abs(one[name]) < 1e300 else factor
 
 
 def exchanged(parent, key, places, rng):

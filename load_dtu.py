@@ -212,7 +212,10 @@ def decompose(world: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndar
     ValueError where there is no such camera."""
     world = world[:3] * np.sign(np.linalg.det(world[:3, :3]))  # known up to scale; this sign makes fx and fy positive
     world = np.ldexp(world, -round(np.log2(np.linalg.norm(world[2, :3]))))  # OpenCV asserts absolute bounds
-    intrinsic, rotation, centre = cv2.decomposeProjectionMatrix(world)[:3]
+    try:
+        intrinsic, rotation, centre = cv2.decomposeProjectionMatrix(world)[:3]
+    except cv2.error as error:  # its assertions
+        raise ValueError("one that OpenCV cannot decompose") from error
     intrinsic = intrinsic / intrinsic[2, 2]
     if abs(intrinsic[0, 1]) > LARGEST_SKEW * intrinsic[0, 0]:
         raise ValueError(f"skewed: K is {intrinsic.round(3).tolist()}")

@@ -27,7 +27,7 @@ WIDEST = 75.0  # degrees between the directions of two views that are compared
 LEAST_SHIFT = 8.0  # pixels between where a source shows the nearest and the farthest: less tells no depth
 LONGEST = 512  # pixels of a photograph's longer side: larger ones are reduced
 PLANE_SWEEP = "plane_sweep"  # the name of its files
-MODULES = (plane_sweep, trusted_depths)  # whose text is a part of a file's key
+SOURCE_FILES = (__file__, plane_sweep.__file__, trusted_depths.__file__)  # whose text is a part of a file's key
 LARGEST_HEADER = 10_000  # bytes, of an array in its files
 SHOWN = 6  # views of a picture
 
@@ -120,8 +120,8 @@ def known_depths(scene: Scene, maps: Sequence[DepthMap]) -> KnownDepths | None:
 def key_of(views: Sequence[View], nearest: float, farthest: float) -> str:
     """16 hexadecimal digits of all that the depths depend on."""
     content = hashlib.sha256(repr((nearest, farthest, SOURCES, WIDEST, LEAST_SHIFT)).encode())
-    for module in MODULES:
-        content.update(Path(module.__file__).read_bytes())
+    for file in SOURCE_FILES:
+        content.update(Path(file).read_bytes())
     for view in views:
         for part in (view.grey, view.k, view.rotation, view.translation):
             content.update(repr(tuple(part.shape)).encode() + part.contiguous().numpy().tobytes())

@@ -151,10 +151,10 @@ def beside_photographs(folder: Path, kind: str) -> Loader:
 # Blender, DTU, LLFF.
 
 
-def transforms(folder: Path) -> Loader:
-    scene = write_blender(folder / "blender", counts=(2, 1, 1))
+def transforms(folder: Path, split: str = "train") -> Loader:
+    scene = write_blender(folder / "blender", counts=(2, 1, 2))
     write_depth(scene)
-    path = scene / "transforms_train.json"
+    path = scene / f"transforms_{split}.json"
     content = json.loads(path.read_text())
     pixels = {"fl_x": 30.0, "fl_y": 24, "cx": 13, "cy": 7, "w": 20, "h": 16, "camera_angle_y": 0.6, "k1": 0,
               "camera_model": "OPENCV"}  # fmt: skip
@@ -291,7 +291,8 @@ def plane_sweep(folder: Path) -> Loader:
 
 MODEL_FILES = [f"{part}.{ending}" for part in ("cameras", "images", "points3D") for ending in ("bin", "txt")]
 SCENES = {
-    "transforms.json": transforms, "cameras.npz": cameras, "mask": masks, "poses_bounds.npy": poses_bounds,
+    "transforms.json": transforms, "transforms_test.json": partial(transforms, split="test"), "cameras.npz": cameras,
+    "mask": masks, "poses_bounds.npy": poses_bounds,
     "png": partial(images, ending=".png"), "jpeg": partial(images, ending=".jpg"),
     "webp": partial(images, ending=".webp"), "exif": exif,
     "capture": capture, "points.ply": points, **{name: partial(model, name=name) for name in MODEL_FILES},

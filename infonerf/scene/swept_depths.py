@@ -3,6 +3,7 @@ file, as finding them takes about 10 seconds a view. Axes: h w pixels of a photo
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -150,8 +151,10 @@ def write_maps(path: Path, maps: Sequence[DepthMap]) -> None:
     arrays = {f"{name}_{i}": part.numpy() for i, one in enumerate(maps) for name, part in one._asdict().items()}
     try:
         path.parent.mkdir(exist_ok=True)
-        with atomic_file(path) as file:
+        own = path.with_stem(f"{path.stem}.{os.getpid()}")  # other runs may sweep the same photographs
+        with atomic_file(own) as file:
             np.savez_compressed(file, **arrays)
+        own.replace(path)
     except OSError as error:
         say(f"note      depths of the plane sweep are not kept for other runs: {path}: {error.strerror}")
 

@@ -4,6 +4,7 @@ Poses are n 3 4, camera to world, OpenGL axes; fovs n, vertical, in degrees. Fil
 of the photographs' poses before a scene is normalised (Scene.world).
 """
 
+import errno
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -154,6 +155,8 @@ def write_path(file: Path, path: CameraPath) -> None:
 def read_path(file: str | Path) -> CameraPath:
     """A path of a file. Raises InputError where it is none."""
     try:
+        if Path(file).exists() and not Path(file).is_file():
+            raise OSError(errno.EINVAL, "no file")  # a pipe would be waited for
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"

@@ -215,7 +215,7 @@ def decompose(world: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndar
     try:
         intrinsic, rotation, centre = cv2.decomposeProjectionMatrix(world)[:3]
     except cv2.error as error:  # its assertions
-        raise ValueError("one that OpenCV cannot decompose") from error
+        raise ValueError("none that OpenCV can decompose") from error
     intrinsic = intrinsic / intrinsic[2, 2]
     if abs(intrinsic[0, 1]) > LARGEST_SKEW * intrinsic[0, 0]:
         raise ValueError(f"skewed: K is {intrinsic.round(3).tolist()}")

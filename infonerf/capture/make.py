@@ -196,7 +196,7 @@ def report(photographs: Sequence[Photograph], outcome: Outcome, model: Model, ou
     if change > LARGE_CHANGE:
         say(f"NOTE: undistorting changes the images' size by {change:.0%}: the distortion is doubtful; {HELP}")
     if model.folded:
-        say(f"NOTE: undistorting folds {names(model.folded)} over themselves: their distortion is wrong; {HELP}")
+        say(f"NOTE: undistorting folds {names(model.folded)}: the distortion that was found is wrong; {HELP}")
     if outcome.attempt == ATTEMPTS[-1].name:
         say("NOTE: found only with the lowest thresholds; some cameras may be wrong")
     if model.error > LARGE_ERROR:

@@ -39,7 +39,7 @@ def check_rays(scene: Scene) -> None:
     bad = torch.zeros(n, dtype=torch.bool)
     for rows, cols in corners:
         rays = cameras.rays(Pixels(torch.arange(n), rows, cols))
-        bad |= ~(rays.origins + rays.directions + rays.viewdirs).isfinite().all(-1)
+        bad |= ~(rays.origins + rays.directions.norm(dim=-1, keepdim=True)).isfinite().all(-1)
     for view in bad.nonzero()[:, 0].tolist():
         place, lens = scene.poses[view, :, 3], scene.cameras.intrinsics[view].tolist()
         raise InputError(f"scene {scene.name}: the rays of view {scene.view_names[view]} are not finite in float32: "

@@ -177,8 +177,9 @@ def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarr
     """
     image = decoded(path, expected)
     if not image.mode.startswith("I"):
-        array = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-        return array.astype(np.float32) / np.float32(255)
+        array = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.float32)
+        array /= np.float32(255)
+        return array
     if image.has_transparency_data:
         raise InputError(f"{path}: found 16-bit grey of which one value is transparent, expected alpha or none")
     grey = np.asarray(image).astype(np.float32) / np.float32(65535)

@@ -5,6 +5,7 @@ import json
 import random
 import struct
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -211,19 +212,29 @@ def words_changed(data: bytes, rng: random.Random) -> bytes:
 
 # Images.
 
+SIDES = (0, 1, 5, 9, 4000, 13_000, 16_383, 30_000, 65_535, 2**24, 2**31 - 1, 2**32 - 1)
+
 
 def size_changed(data: bytes, rng: random.Random) -> bytes:
-    """The width and height in the header of a PNG, JPEG or WebP, whose checksum is made right elsewhere."""
-    sides = [rng.choice((0, 1, 9, 4000, 13_000, 16_383, 30_000, 65_535, 2**24, 2**31 - 1, 2**32 - 1)) for _ in "wh"]
+    """The width, the height or both in the header of a PNG, JPEG or WebP."""
+    which, sides = rng.choice((1, 2, 3)), [rng.choice(SIDES) for _ in "wh"]
+
+    def chosen(width: int, height: int, bits: int) -> tuple[int, int]:
+        return sides[0] % 2**bits if which & 1 else width, sides[1] % 2**bits if which & 2 else height
+
     if data.startswith(b"\x89PNG"):
-        return data[:16] + struct.pack(">II", *sides) + data[24:]
+        header = b"IHDR" + struct.pack(">II", *chosen(*struct.unpack(">II", data[16:24]), 32)) + data[24:29]
+        return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
     if data.startswith(b"\xff\xd8"):
         start = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2")) + 5
-        return data[:start] + struct.pack(">HH", *(side % 2**16 for side in sides)) + data[start + 4:]
-    kind, width, height = data[12:16], sides[0] % 2**14, sides[1] % 2**14
-    if kind == b"VP8 ":
-        return data[:26] + struct.pack("<HH", width, height) + data[30:]
-    if kind == b"VP8L":
-        bits = struct.unpack("<I", data[21:25])[0] >> 28 << 28
-        return data[:21] + struct.pack("<I", bits | (height << 14) | width) + data[25:]
-    return data[:24] + struct.pack("<I", sides[0] % 2**24)[:3] + struct.pack("<I", sides[1] % 2**24)[:3] + data[30:]
+        height, width = struct.unpack(">HH", data[start : start + 4])
+        return data[:start] + struct.pack(">HH", *chosen(width, height, 16)[::-1]) + data[start + 4 :]
+    if data[12:16] == b"VP8 ":
+        return data[:26] + struct.pack("<HH", *chosen(*struct.unpack("<HH", data[26:30]), 14)) + data[30:]
+    if data[12:16] == b"VP8L":
+        [bits] = struct.unpack("<I", data[21:25])
+        width, height = chosen(bits % 2**14 + 1, (bits >> 14) % 2**14 + 1, 14)
+        bits = bits >> 28 << 28 | (height - 1) % 2**14 << 14 | (width - 1) % 2**14
+        return data[:21] + struct.pack("<I", bits) + data[25:]
+    width, height = (side.to_bytes(3, "little") for side in chosen(8, 6, 24))
+    return data[:24] + width + height + data[30:]

@@ -8,12 +8,12 @@ import pytest
 from infonerf.system.errors import InputError
 from robustness import fuzz
 from robustness.fuzz import LOADERS
-from robustness.fuzz_scenes import Loader
+from robustness.fuzz_scenes import SCENES, Loader
 
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_damaged_files_are_refused_or_read(tmp_path, name):
-    counts, _ = fuzz.fuzz(name, 60, 1, tmp_path)
+    counts, _ = fuzz.fuzz(name, 100 if name in SCENES else 60, 1, tmp_path)
     assert counts["failed"] == 0, "\n".join(path.read_text() for path in tmp_path.glob("*.why"))
     assert counts["accepted"] and (counts["refused"] or name == "events")
 

@@ -52,8 +52,8 @@ def load_blender(data: DataConfig) -> Scene:
     n_train, n_val, _ = map(len, splits)
     train = choose_views(n_train, data.train_scene, data.fewshot, data.fewshot_seed, data.fewshot_choice)
     val, test = tuple(range(n_train, n_train + n_val)), tuple(range(n_train + n_val, len(frames)))
-    photographed = tuple(view for view in test if frames[view].image.is_file())
-    validation = val if any(frames[view].image.is_file() for view in val) else ()
+    photographed = tuple(view for view in test if os.path.isfile(frames[view].image))
+    validation = val if any(os.path.isfile(frames[view].image) for view in val) else ()
     require_images(frames[:n_train], train)
     files = ImageFiles([frame.image for frame in frames], train[0], views=train[1:], others=photographed + validation,
                        half=data.half_res, white=data.white_bkgd, drop_alpha=data.drop_alpha)  # fmt: skip

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from infonerf.config import DataConfig
+from infonerf.scene.arrays import read_arrays
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.checks import intrinsics_fault, matrix_fault, require_folder
 from infonerf.scene.photographs import ImageFiles, copies_note, half_intrinsics, image_files, image_size, read_pixels
@@ -145,11 +146,9 @@ def read_cameras(path: Path, images: list[Path]) -> tuple[np.ndarray, np.ndarray
         others = " or ".join(CAMERA_FILES[1:])
         raise InputError(f"{path}: no such file; a DTU scan has its cameras there, or in {others}")
     try:
-        matrices = read_matrices(path)
+        matrices = read_arrays(path, re.compile(r"(world|scale)_mat_\d+").fullmatch, LARGEST_MATRIX)
     except Exception as error:  # numpy, zipfile and zlib have their own errors
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if "allow_pickle" in reason:  # numpy's advice is to execute what is in the file
-            reason = "found pickled objects, which may be programs and are never loaded; expected arrays of numbers"
         raise InputError(f"{path}: not a readable npz archive of matrices ({reason})") from error
     if f"world_mat_{n_views}" in matrices and [image_number(image) for image in images] != list(range(n_views)):
         raise InputError(f"{path}: more cameras than the {n_views} images, whose numbers are not 0..{n_views - 1}: "
@@ -168,23 +167,6 @@ def read_cameras(path: Path, images: list[Path]) -> tuple[np.ndarray, np.ndarray
         poses.append(pose)
         intrinsics.append(fxfycxcy)
     return np.stack(poses), np.stack(intrinsics)
-
-
-def read_matrices(path: Path) -> dict[str, np.ndarray]:
-    """The world and scale matrices of an npz archive by name, as float64. What else it has is not read."""
-    with path.open("rb") as file:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("found a single array")
-        matrices = {}
-        for name in archive.files:
-            if re.fullmatch(r"(world|scale)_mat_\d+", name):
-                if archive.zip.getinfo(f"{name}.npy").file_size > LARGEST_MATRIX:
-                    raise ValueError(f"{name} is too large for a matrix")
-                matrices[name] = archive[name]
-                if matrices[name].dtype.kind not in "iuf":
-                    raise ValueError(f"{name} is of type {matrices[name].dtype}, expected numbers")
-        return {name: matrix.astype(float) for name, matrix in matrices.items()}
 
 
 def camera_matrix(path: Path, matrices: dict[str, np.ndarray], name: str, n_views: int) -> np.ndarray:
@@ -230,7 +212,10 @@ def decompose(world: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndar
     ValueError where there is no such camera."""
     world = world[:3] * np.sign(np.linalg.det(world[:3, :3]))  # known up to scale; this sign makes fx and fy positive
     world = np.ldexp(world, -round(np.log2(np.linalg.norm(world[2, :3]))))  # OpenCV asserts absolute bounds
-    intrinsic, rotation, centre = cv2.decomposeProjectionMatrix(world)[:3]
+    try:
+        intrinsic, rotation, centre = cv2.decomposeProjectionMatrix(world)[:3]
+    except cv2.error as error:  # its assertions
+        raise ValueError("none that OpenCV can decompose") from error
     intrinsic = intrinsic / intrinsic[2, 2]
     if abs(intrinsic[0, 1]) > LARGEST_SKEW * intrinsic[0, 0]:
         raise ValueError(f"skewed: K is {intrinsic.round(3).tolist()}")

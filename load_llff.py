@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from infonerf.config import DataConfig
+from infonerf.scene.arrays import read_array
 from infonerf.scene.cameras import NDC, Cameras, Pixels
 from infonerf.scene.checks import LARGEST, matrix_fault, require_folder
 from infonerf.scene.normalise import moved_poses, scale_of
@@ -20,6 +21,7 @@ from infonerf.system.errors import InputError
 
 CLOSEST = 1 / 0.75  # z-depth of the least bound in the scene's world: the released bd_factor
 PATH_POSES, PATH_TURNS = 120, 2
+EXPECTED = "expected n x 17 numbers: pose, height, width, focal and 2 depths of each view"
 
 
 def load_llff(data: DataConfig) -> Scene:
@@ -80,18 +82,12 @@ def read_poses(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; an LLFF scene has its cameras there")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its header may promise more than there is
-    except Exception as error:  # numpy and zipfile have their own errors
+        array = read_array(path)
+    except Exception as error:  # numpy has its own errors
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if "allow_pickle" in reason or "Python objects" in reason:  # numpy's advice is to execute what is in the file
-            reason = "found pickled objects, which may be programs and are never loaded"
-        raise InputError(f"{path}: not a readable array of numbers ({reason})") from error
-    shape, kind = getattr(array, "shape", None), getattr(array, "dtype", np.dtype(object)).kind
-    if shape is None or len(shape) != 2 or not shape[0] or shape[1] != 17 or kind not in "iuf":
-        found = "an archive" if shape is None else f"an array of shape {shape} and type {array.dtype}"
-        raise InputError(f"{path}: found {found}, expected n x 17 numbers: pose, height, width, focal and 2 depths of "
-                         "each view")
-    array = np.array(array, np.float64)
+        raise InputError(f"{path}: not a readable array of numbers ({reason}), {EXPECTED}") from error
+    if array.ndim != 2 or not len(array) or array.shape[1] != 17:
+        raise InputError(f"{path}: found an array of shape {array.shape}, {EXPECTED}")
     down, right, back, centre, hwf = np.moveaxis(array[:, :15].reshape(-1, 3, 5), -1, 0)
     poses, bounds = np.stack([right, -down, back, centre], axis=-1), array[:, 15:]
     for view, row in enumerate(array):

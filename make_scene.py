@@ -44,7 +44,9 @@ def parse_arguments(argv: list[str]) -> Arguments:
 def run(argv: list[str]) -> int:
     given = parse_arguments(argv)
     require_pycolmap()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half done goes away
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):  # so that what is half done goes away
+        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
     make_scene(Request(given.photographs, given.output, given.frames, given.fov, given.focal))
     say(f"next: python run_nerf.py --config configs/capture.txt --datadir {shlex.quote(str(given.output))}")
     return 0

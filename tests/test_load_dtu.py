@@ -502,6 +502,20 @@ def test_dtu_refuses_a_damaged_compressed_archive(dtu, at):
         load(dtu, train_scene=[0])
 
 
+def test_a_matrix_that_opencv_cannot_decompose_is_named(dtu, monkeypatch):
+    decomposed, calls = cv2.decomposeProjectionMatrix, []
+
+    def failing(matrix):
+        calls.append(matrix)
+        if len(calls) < 3:
+            return decomposed(matrix)
+        return decomposed(np.zeros((2, 2)))  # OpenCV's own error
+
+    monkeypatch.setattr(cv2, "decomposeProjectionMatrix", failing)
+    with refused(r"scan/cameras\.npz: world_mat_2 gives a camera that is none that OpenCV can decompose, expected"):
+        load(dtu, train_scene=[0])
+
+
 WHOLE = "expected a finite, invertible 4 x 4 matrix"
 RANK_2 = np.diag([1.0, 1, 0, 1])
 SHEAR = np.eye(4) + 0.1 * np.diag([1.0, 0, 0], 1)

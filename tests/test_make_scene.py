@@ -1,5 +1,7 @@
 """make_scene.py: the command line, and that nothing is lost or left half done. COLMAP: capture/test_reconstruct.py."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -77,6 +79,22 @@ def test_what_is_half_done_goes_away(photographs, tmp_path, no_colmap, capsys, e
     assert main([str(photographs), "--output", str(tmp_path / "scene")]) == status
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
     assert sorted(path.name for path in photographs.iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_is_half_done_goes_away_with_a_signal(photographs, tmp_path, no_colmap, monkeypatch, name):
+    number = getattr(signal, name)
+    handler = signal.getsignal(number)
+    monkeypatch.setattr(make, "reconstruct", lambda job: os.kill(os.getpid(), number))
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(photographs), "--output", str(tmp_path / "scene")])
+    finally:
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_DFL)
+        signal.signal(number, handler)
+    assert stopped.value.code == 128 + number
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 @pytest.mark.parametrize(("options", "message"), [

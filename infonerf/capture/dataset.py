@@ -1,7 +1,7 @@
 """COLMAP's model of photographs -> a capture: upright, undistorted images of pinhole cameras, and their model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ class Model:
 
     poses: v 3 4, camera to world; x right, y down, z forward. intrinsics: v 4, fx fy cx cy in pixels. sizes: v 2,
     height and width. points: n 3. colours: n 3, uint8. error: mean reprojection error in pixels. angle: median over
-    the points of the largest angle between two of their rays, in degrees.
+    the points of the largest angle between two of their rays, in degrees. folded: those of the photographs whose
+    distortion shows places twice.
     """
 
     names: tuple[str, ...]
@@ -26,6 +27,7 @@ class Model:
     colours: np.ndarray
     error: float
     angle: float
+    folded: tuple[str, ...] = ()
 
     @property
     def fields_of_view(self) -> np.ndarray:
@@ -46,12 +48,15 @@ def write_dataset(folder: Path, photographs: Sequence[Photograph], output: Path,
     (output / "sparse" / "0").mkdir(parents=True)
     undistorted = {key: pinhole(camera) for key, camera in model.cameras.items()}
     places: dict[int, np.ndarray | None] = {}
+    folded = []
     for key in sorted(model.reg_image_ids(), key=lambda key: (model.image(key).camera_id, model.image(key).name)):
         image = model.image(key)
         old, new = model.cameras[image.camera_id], undistorted[image.camera_id]
         if image.camera_id not in places:
             places = {image.camera_id: undistortion(old, new)}  # of one camera at a time: they are large
         photograph = by_name[image.name]
+        if places[image.camera_id] is not None and folds(places[image.camera_id]):
+            folded.append(photograph.name)
         write_undistorted(photograph, output / "images" / photograph.name, places[image.camera_id])
         if len(image.points2D):
             moved = new.img_from_cam(with_depth(old.cam_from_img(np.array([point.xy for point in image.points2D]))))
@@ -63,7 +68,7 @@ def write_dataset(folder: Path, photographs: Sequence[Photograph], output: Path,
         old = model.cameras[key]
         old.model, old.width, old.height, old.params = camera.model, camera.width, camera.height, camera.params
     model.write_binary(output / "sparse" / "0")
-    return plain(model)
+    return replace(plain(model), folded=tuple(folded))
 
 
 def pinhole(camera):
@@ -88,6 +93,15 @@ def undistortion(old, new) -> np.ndarray | None:
         pixels = np.stack([np.arange(new.width) + 0.5, np.full(new.width, row + 0.5)], axis=1)
         rows.append(old.img_from_cam(with_depth(new.cam_from_img(pixels))).astype(np.float32) - np.float32(0.5))
     return np.stack(rows)
+
+
+def folds(places: np.ndarray) -> bool:
+    """Whether places (h w 2) are somewhere not in the order of their pixels: what is there is shown twice."""
+    if min(places.shape[:2]) < 2:
+        return False
+    right, down = (np.diff(places.astype(np.float64), axis=axis) for axis in (1, 0))
+    right, down = right[:-1], down[:, :-1]
+    return not bool((right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0] > 0).all())
 
 
 def with_depth(places: np.ndarray) -> np.ndarray:

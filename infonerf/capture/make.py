@@ -1,8 +1,6 @@
 """Photographs or a video -> the folder of a scene, whole or not at all."""
 
 import json
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -30,9 +28,11 @@ from infonerf.capture.reconstruct import (
 from infonerf.capture.videos import write_frames
 from infonerf.scene.photographs import ENDINGS
 from infonerf.system.errors import InputError
+from infonerf.system.files import flush_files, flush_folder
 from infonerf.system.logs import progress_bar, say
 from infonerf.version import VERSION
 
+HIDDEN = ".make_scene."  # begins the name of what a run that was killed leaves
 LARGE_CHANGE = 0.3  # of an image's sides by undistorting it, above which the distortion is doubtful
 SMALL_ANGLE = 2.0  # degrees between two rays to a point, under which its depth is hardly known
 LARGE_ERROR = 1.5  # pixels, above which cameras are doubtful
@@ -55,7 +55,7 @@ def make_scene(request: Request) -> None:
     started = time.monotonic()
     is_video = check_source(request.source)
     check_output(request.output)
-    with new_folder(request.output) as folder, working_folder(folder.parent) as work:
+    with new_folder(request.output) as (folder, work):
         images = work / "images"
         images.mkdir()
         paths = video_frames(request, work) if is_video else find_photographs(request.source)
@@ -92,29 +92,29 @@ def check_output(output: Path) -> None:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` that becomes it at the end of the block, or goes away where the block fails."""
-    folder = path.with_name(f".{path.name}.{os.getpid()}")
+def new_folder(path: Path) -> Iterator[tuple[Path, Path]]:
+    """A folder that becomes `path` at the end of the block, and one for COLMAP's own files. Both are in a hidden one
+    beside `path`, on whose disk there may be more room than on the system's, and which goes away however the block
+    ends, unless the process is killed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        hidden = tempfile.TemporaryDirectory(dir=path.parent, prefix=HIDDEN, ignore_cleanup_errors=True)
     except OSError as error:
         reason = f"cannot write to {path.parent} ({error.strerror}), expected a writable folder"
         raise InputError(f"--output {path}: {reason}") from error
-    try:
-        yield folder
-        if path.exists():
-            path.rmdir()  # an empty one; any other is not removed
-        folder.rename(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def working_folder(parent: Path) -> Iterator[Path]:
-    """For COLMAP's own files: on the disk of the output, since the system's may be small."""
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".make_scene.", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    with hidden as name:
+        folder, work = Path(name, "scene"), Path(name, "work")
+        folder.mkdir()
+        work.mkdir()
+        try:
+            yield folder, work
+            flush_files(folder)
+            if path.exists():
+                path.rmdir()  # an empty one; any other is not removed
+            folder.rename(path)
+        except OSError as error:  # a full disk does not name the file
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    flush_folder(path.parent)
 
 
 def video_frames(request: Request, work: Path) -> list[Path]:
@@ -195,6 +195,8 @@ def report(photographs: Sequence[Photograph], outcome: Outcome, model: Model, ou
     change = np.abs(np.log(model.sizes / np.array([sizes[name] for name in model.names]))).max()
     if change > LARGE_CHANGE:
         say(f"NOTE: undistorting changes the images' size by {change:.0%}: the distortion is doubtful; {HELP}")
+    if model.folded:
+        say(f"NOTE: undistorting folds {names(model.folded)}: the distortion that was found is wrong; {HELP}")
     if outcome.attempt == ATTEMPTS[-1].name:
         say("NOTE: found only with the lowest thresholds; some cameras may be wrong")
     if model.error > LARGE_ERROR:

@@ -1,13 +1,15 @@
 """A person's photographs as they come: found, set upright, and what their EXIF says of the camera."""
 
 import shutil
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.Image import Transpose
 
 from infonerf.scene.photographs import ENDINGS, decoded
 from infonerf.system.errors import InputError
@@ -20,6 +22,9 @@ ORIENTATION, EXIF_IFD, MAKE, MODEL = 0x0112, 0x8769, 0x010F, 0x0110
 FOCAL_LENGTH, FOCAL_LENGTH_35MM = 0x920A, 0xA405
 EXIF_WIDTH, EXIF_HEIGHT, PLANE_RESOLUTION, PLANE_UNIT = 0xA002, 0xA003, 0xA20E, 0xA210
 MM_OF_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}  # inch, centimetre, millimetre
+TURNS = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+         6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}  # by an orientation of EXIF
+LENSES = 0.05, 100.0  # focal lengths in longer sides of the image: beyond, EXIF is wrong
 DIAGONAL_35MM = 43.267  # mm, of the 36 x 24 frame that "35 mm equivalent" refers to
 
 
@@ -77,7 +82,7 @@ def prepare(paths: Sequence[Path], working: Path, step: Callable[[], None]) -> l
     photographs: list[Photograph] = []
     for path in paths:
         try:
-            image, exif = open_photograph(path)
+            image, tags = open_photograph(path)
         except InputError as error:
             say(f"WARNING: {error}; left out")
             continue
@@ -87,11 +92,11 @@ def prepare(paths: Sequence[Path], working: Path, step: Callable[[], None]) -> l
         while name in {other.name for other in photographs}:
             name = f"_{name}"
         width, height = image.size
-        camera = (width, height, exif.get(MAKE), exif.get(MODEL), *focal_tags(exif))
-        upright = path.suffix.lower() in ENDINGS and exif.get(ORIENTATION, 1) == 1
+        camera = (width, height, tags.get(MAKE), tags.get(MODEL), *focal_tags(tags))
+        upright = path.suffix.lower() in ENDINGS and tags.get(ORIENTATION) not in TURNS
         copy = working / working_name(len(photographs))
         image.convert("RGB").save(copy, format="JPEG", quality=98, subsampling=0)
-        photographs.append(Photograph(path, name, width, height, camera, focal_of(exif, width, height), upright))
+        photographs.append(Photograph(path, name, width, height, camera, focal_of(tags, width, height), upright))
     return photographs
 
 
@@ -100,29 +105,41 @@ def working_name(number: int) -> str:
     return f"{number:05d}.jpg"
 
 
-def open_photograph(path: Path) -> tuple[Image.Image, Image.Exif]:
+def open_photograph(path: Path) -> tuple[Image.Image, dict[int, object]]:
     """A photograph upright, of mode L, RGB or RGBA, and its EXIF as stored. Raises InputError where it is broken."""
     if path.suffix.lower() in HEIF:
         try:
             image = Image.open(path, formats=["HEIF"])  # turns it upright itself
             image.load()
         except Exception as error:  # its errors are its own
-            raise InputError(f"{path}: cannot be read as an image ({str(error).splitlines()[0]})") from error
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            raise InputError(f"{path}: cannot be read as an image ({reason})") from error
     else:
         image = decoded(path)
-    exif = image.getexif()
+    tags = exif_of(image)
     if image.mode not in ("L", "RGB", "RGBA"):
         if image.mode.startswith("I"):  # 16 bits
             image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         image.info.pop("icc_profile", None)  # of the other colour space
-    return ImageOps.exif_transpose(image) if exif.get(ORIENTATION, 1) != 1 else image, exif
+    turn = TURNS.get(tags.get(ORIENTATION))
+    return image if turn is None else image.transpose(turn), tags
 
 
-def focal_tags(exif: Image.Exif) -> tuple[float, float]:
+def exif_of(image: Image.Image) -> dict[int, object]:
+    """What its EXIF says, by tags; nothing where that is damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what it leaves out
+            exif = image.getexif()
+            return {**exif.get_ifd(EXIF_IFD), **exif}
+    except Exception:  # every damage has its own
+        return {}
+
+
+def focal_tags(tags: Mapping[int, object]) -> tuple[float, float]:
     """Focal length in mm, and as of 35 mm film; 0 where EXIF does not say."""
-    ifd = exif.get_ifd(EXIF_IFD)
-    return number(ifd.get(FOCAL_LENGTH)), number(ifd.get(FOCAL_LENGTH_35MM))
+    return number(tags.get(FOCAL_LENGTH)), number(tags.get(FOCAL_LENGTH_35MM))
 
 
 def number(value) -> float:
@@ -134,21 +151,21 @@ def number(value) -> float:
     return value if np.isfinite(value) and value > 0 else 0.0
 
 
-def focal_of(exif: Image.Exif, width: int, height: int) -> float | None:
-    """Focal length in pixels of an image of that size; None where EXIF does not say, or speaks of an image of another
-    shape: this one was cropped."""
-    ifd = exif.get_ifd(EXIF_IFD)
-    millimetres, equivalent = focal_tags(exif)
+def focal_of(tags: Mapping[int, object], width: int, height: int) -> float | None:
+    """Focal length in pixels of an image of that size; None where EXIF does not say, says what no lens has, or speaks
+    of an image of another shape: this one was cropped."""
+    millimetres, equivalent = focal_tags(tags)
     long, short = max(width, height), min(width, height)
-    sides = sorted(number(ifd.get(tag)) for tag in (EXIF_WIDTH, EXIF_HEIGHT))
+    sides = sorted(number(tags.get(tag)) for tag in (EXIF_WIDTH, EXIF_HEIGHT))
     if sides[0] and abs(sides[1] / sides[0] - long / short) > 0.02 * long / short:
         return None
+    per_mm = number(tags.get(PLANE_RESOLUTION)) / MM_OF_UNIT.get(tags.get(PLANE_UNIT, 2), np.inf)
+    focal = None
     if equivalent:
-        return equivalent * float(np.hypot(width, height)) / DIAGONAL_35MM
-    per_mm = number(ifd.get(PLANE_RESOLUTION)) / MM_OF_UNIT.get(ifd.get(PLANE_UNIT, 2), np.inf)
-    if millimetres and per_mm and sides[1]:
-        return millimetres * per_mm * long / sides[1]
-    return None
+        focal = equivalent * float(np.hypot(width, height)) / DIAGONAL_35MM
+    elif millimetres and per_mm and sides[1]:
+        focal = millimetres * per_mm * long / sides[1]
+    return focal if focal and LENSES[0] * long < focal < LENSES[1] * long else None
 
 
 def write_undistorted(photograph: Photograph, path: Path, places: np.ndarray | None) -> None:

@@ -1,15 +1,20 @@
 """Cameras and points of photographs, by COLMAP (pycolmap), in a process of its own: it can be stopped at once, and what
 ends COLMAP does not end us."""
 
+import errno
 import multiprocessing
+import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import NamedTuple
 
 from infonerf.capture.photographs import Photograph, working_name
@@ -23,6 +28,8 @@ BETTER = 1.03  # so many times the observations must another guess explain
 MOST_EXHAUSTIVE = 60  # frames of a video of which all pairs are matched; of more, neighbours in time
 MOST_THOROUGH = 20  # photographs of which a few that are missing are worth the thorough attempt
 SEED = 0
+MESSAGES = "messages.txt"  # what COLMAP and Python say in the other process
+FULL = 2**20  # bytes that are free on a full disk, at most
 
 HELP = ("more overlap helps (each place seen in three photographs, steps of 10 to 15 degrees), and more photographs, "
         "texture, light and sharpness; where the cameras are known, write them as transforms.json instead")  # fmt: skip
@@ -85,8 +92,10 @@ def reconstruct(job: Job) -> Outcome:
     finally:
         process.kill()
     if outcome is None:
-        raise InputError(f"COLMAP ended too early (status {process.exitcode}); where memory is short, photographs of a "
-                         "smaller size help")  # fmt: skip
+        if shutil.disk_usage(job.work).free < FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(job.work))
+        raise InputError(f"COLMAP ended too early (status {process.exitcode}{last_message(job)}); where memory is "
+                         "short, photographs of a smaller size help")  # fmt: skip
     if not outcome.models:
         raise InputError(f"no cameras found for {len(job.photographs)} photographs: {HELP}")
     return outcome
@@ -126,11 +135,29 @@ def rows(database: Path, table: str) -> int:
         return 0
 
 
+def last_message(job: Job) -> str:
+    """What the other process said last, to be added to a line."""
+    with suppress(OSError):
+        lines = (job.work / MESSAGES).read_text(errors="replace").split("\n")
+        return next((f": {line[:200]}" for line in reversed(lines) if line.strip()), "")
+    return ""
+
+
 # In the other process.
 
 
 def work_apart(job: Job, sender: Connection) -> None:
+    """What goes wrong here is said by the other process, which sees this one end."""
+    Thread(target=end_with, args=(parent_process(),), daemon=True).start()
+    with (job.work / MESSAGES).open("w") as file:
+        os.dup2(file.fileno(), 2)
     sender.send(solve(job, sender))
+
+
+def end_with(parent) -> None:
+    """End this process when its parent does, however it does."""
+    parent.join()
+    os._exit(1)
 
 
 def solve(job: Job, sender: Connection) -> Outcome:

@@ -7,7 +7,9 @@ Poses are v 3 4, camera to world, OpenGL axes (x right, y up, looking along -z).
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from infonerf.scene.cameras import Pixels
 from infonerf.scene.checks import have_pose_of, unscaled
 from infonerf.scene.poses import Meeting, meeting_of
 from infonerf.scene.scene import Scene
@@ -24,8 +26,25 @@ def with_checked_cameras(scene: Scene) -> Scene:
     """The scene with its findings as notes. Axes of poses get length 1, and what lies too far from the origin for
     float32 is moved there."""
     scene = near_origin(without_scale(scene))
+    check_rays(scene)
     findings = [*findings_of_poses(scene), *findings_of_intrinsics(scene), *findings_of_splits(scene)]
     return replace(scene, notes=(*scene.notes, *findings)) if findings else scene
+
+
+def check_rays(scene: Scene) -> None:
+    """Raise InputError where rays through the corners of a view are not finite in float32."""
+    cameras, n = scene.cameras.to("cpu"), len(scene.view_names)
+    heights, widths = torch.tensor(cameras.sizes).t()
+    corners = [(rows, cols) for rows in (0 * heights, heights) for cols in (0 * widths, widths)]
+    bad = torch.zeros(n, dtype=torch.bool)
+    for rows, cols in corners:
+        rays = cameras.rays(Pixels(torch.arange(n), rows, cols))
+        bad |= ~(rays.origins + rays.directions.norm(dim=-1, keepdim=True)).isfinite().all(-1)
+    for view in bad.nonzero()[:, 0].tolist():
+        place, lens = scene.poses[view, :, 3], scene.cameras.intrinsics[view].tolist()
+        raise InputError(f"scene {scene.name}: the rays of view {scene.view_names[view]} are not finite in float32: "
+                         f"found it at {' '.join(f'{x:.3g}' for x in place)} with fx fy cx cy "
+                         f"{' '.join(f'{x:.3g}' for x in lens)}, expected a camera near the others")
 
 
 def training_poses(scene: Scene) -> np.ndarray:

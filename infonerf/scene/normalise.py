@@ -145,7 +145,7 @@ def read_world(folder: Path) -> np.ndarray | None:
         raise ValueError("found no 4 x 4 matrix")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected the world of a run") from error
 
 

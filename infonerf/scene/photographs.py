@@ -1,7 +1,9 @@
 """Image files -> arrays: photographs, their alpha, true depths. Axes: h w pixels; v views."""
 
 import filecmp
+import io
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,7 +18,8 @@ from infonerf.system.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # what Pillow decodes itself; for some others it starts programs
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")  # of their files, in lower case
-MOST_PACKED = 8 * 1032  # pixels of a bit that a byte of a PNG can stand for: deflate packs no better than 1032 to 1
+MOST_PACKED = 8 * 1032  # pixels that a byte may stand for: of a bit each in a PNG, where deflate packs 1032 to 1
+FEW_PIXELS = 2**24  # that need no such bytes, as a WebP of one colour has none
 
 
 class ImageFiles:
@@ -111,14 +114,24 @@ def check_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) ->
         )
 
 
+class Within(io.BufferedReader):
+    """A file that is asked for no more than it has: room would be made for all that a header promises."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """An image file, its header alone read yet. Raises InputError where it, or what is done with it, fails."""
     try:
         if path.exists() and not path.is_file():
             raise OSError("no file")  # a pipe would be waited for
-        with Image.open(path, formats=FORMATS) as image:
-            yield image
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what it does without, or reads all the same
+            with Within(io.FileIO(path)) as file, Image.open(file, formats=FORMATS) as image:
+                yield image
     except (InputError, MemoryError):
         raise
     except Exception as error:  # every format has its own errors
@@ -139,7 +152,7 @@ def decoded(path: Path, expected: tuple[int, int] | None = None) -> Image.Image:
             check_size(path, image.size[::-1], expected)  # by its header: another one may be huge
         if frames > 1:
             raise InputError(f"{path}: found an animation of {frames} images, expected one image")
-        if image.format == "PNG" and image.width * image.height > MOST_PACKED * path.stat().st_size:
+        if image.width * image.height > max(MOST_PACKED * path.stat().st_size, FEW_PIXELS):
             raise OSError(f"too few bytes for {image.width} x {image.height} pixels")
         image.load()
         return image.copy()
@@ -164,8 +177,9 @@ def read_pixels(path: Path, expected: tuple[int, int] | None = None) -> np.ndarr
     """
     image = decoded(path, expected)
     if not image.mode.startswith("I"):
-        array = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-        return array.astype(np.float32) / np.float32(255)
+        array = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.float32)
+        array /= np.float32(255)
+        return array
     if image.has_transparency_data:
         raise InputError(f"{path}: found 16-bit grey of which one value is transparent, expected alpha or none")
     grey = np.asarray(image).astype(np.float32) / np.float32(65535)

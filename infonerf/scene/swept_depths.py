@@ -3,6 +3,7 @@ file, as finding them takes about 10 seconds a view. Axes: h w pixels of a photo
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from infonerf.scene import plane_sweep, trusted_depths
+from infonerf.scene.arrays import read_arrays
 from infonerf.scene.known_depths import KnownDepths
 from infonerf.scene.plane_sweep import View, planes_of
 from infonerf.scene.scene import Scene
@@ -26,7 +28,8 @@ WIDEST = 75.0  # degrees between the directions of two views that are compared
 LEAST_SHIFT = 8.0  # pixels between where a source shows the nearest and the farthest: less tells no depth
 LONGEST = 512  # pixels of a photograph's longer side: larger ones are reduced
 PLANE_SWEEP = "plane_sweep"  # the name of its files
-MODULES = (plane_sweep, trusted_depths)  # whose text is a part of a file's key
+SOURCE_FILES = (__file__, plane_sweep.__file__, trusted_depths.__file__)  # whose text is a part of a file's key
+LARGEST_HEADER = 10_000  # bytes, of an array in its files
 SHOWN = 6  # views of a picture
 
 
@@ -118,8 +121,8 @@ def known_depths(scene: Scene, maps: Sequence[DepthMap]) -> KnownDepths | None:
 def key_of(views: Sequence[View], nearest: float, farthest: float) -> str:
     """16 hexadecimal digits of all that the depths depend on."""
     content = hashlib.sha256(repr((nearest, farthest, SOURCES, WIDEST, LEAST_SHIFT)).encode())
-    for module in MODULES:
-        content.update(Path(module.__file__).read_bytes())
+    for file in SOURCE_FILES:
+        content.update(Path(file).read_bytes())
     for view in views:
         for part in (view.grey, view.k, view.rotation, view.translation):
             content.update(repr(tuple(part.shape)).encode() + part.contiguous().numpy().tobytes())
@@ -128,32 +131,30 @@ def key_of(views: Sequence[View], nearest: float, farthest: float) -> str:
 
 def read_maps(path: Path, views: Sequence[View]) -> list[DepthMap] | None:
     """None where there are none of these views."""
+    names = [[f"{name}_{i}" for name in DepthMap._fields] for i in range(len(views))]
+    largest = max(view.grey.numel() for view in views) * 4 + LARGEST_HEADER
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = [(file[f"depth_{i}"], file[f"confidence_{i}"]) for i in range(len(views))]
+        arrays = read_arrays(path, set().union(*names).__contains__, largest)
+        maps = [DepthMap(*(torch.from_numpy(arrays[name]).float() for name in pair)) for pair in names]
     except Exception:  # not there, or damaged, in one of many ways
         return None
-    maps = [DepthMap(*(torch.from_numpy(array) for array in pair)) for pair in arrays if fits(pair)]
-    same = len(maps) == len(views) and all(
-        part.shape == view.grey.shape for one, view in zip(maps, views, strict=True) for part in one
-    )
-    return maps if same else None
+    return maps if all(fits(one, view) for one, view in zip(maps, views, strict=True)) else None
 
 
-def fits(pair: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether arrays can be depths and what they are trusted."""
-    depth, confidence = pair
-    return all(array.dtype == np.float32 and np.isfinite(array).all() for array in pair) and bool(
-        (depth > 0).all() and (confidence >= 0).all()
-    )
+def fits(one: DepthMap, view: View) -> bool:
+    """Whether these can be a view's depths and what they are trusted."""
+    same = all(part.shape == view.grey.shape and bool(part.isfinite().all()) for part in one)
+    return same and bool((one.depth > 0).all() and (one.confidence >= 0).all())
 
 
 def write_maps(path: Path, maps: Sequence[DepthMap]) -> None:
     arrays = {f"{name}_{i}": part.numpy() for i, one in enumerate(maps) for name, part in one._asdict().items()}
     try:
         path.parent.mkdir(exist_ok=True)
-        with atomic_file(path) as file:
+        own = path.with_stem(f"{path.stem}.{os.getpid()}")  # other runs may sweep the same photographs
+        with atomic_file(own) as file:
             np.savez_compressed(file, **arrays)
+        own.replace(path)
     except OSError as error:
         say(f"note      depths of the plane sweep are not kept for other runs: {path}: {error.strerror}")
 

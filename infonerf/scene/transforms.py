@@ -235,7 +235,7 @@ def read_ply(path: Path) -> np.ndarray:
         vertices = np.frombuffer(body, data, count)
         with np.errstate(invalid="ignore"):  # of signalling NaN
             points = np.stack([vertices[axis].astype(float) for axis in "xyz"], axis=1)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, OverflowError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as points ({error}), expected a PLY file, ascii or "
                          "binary_little_endian, whose first element is vertex with x y z") from error
     return points[(np.abs(points) < LARGEST).all(1)]

@@ -15,15 +15,19 @@ MEMORY = (
 GPU = "the GPU failed ({}); what was saved is kept, and the same command goes on from it"
 
 
+LONGEST = 1500  # characters of a message: what a file holds may be of any length
+
+
 class InputError(Exception):
     """A file or an option that cannot be used.
 
     The message is one line that names the file or option, what was found and what was expected.
-    Control characters, in a file's name say, are shown as escapes.
+    Control characters, in a file's name say, are shown as escapes, and the middle of a long line is left out.
     """
 
     def __init__(self, message: str):
-        super().__init__(logs.printable(message))
+        line = logs.printable(message)
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
 
 
 class Stopped(BaseException):

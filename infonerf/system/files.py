@@ -55,6 +55,14 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def flush_files(folder: Path) -> None:
+    """Make the content of all files in a folder durable."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
 def make_folder(folder: Path) -> Path:
     """The folder, there and writable, or an InputError."""
     try:

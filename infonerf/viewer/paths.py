@@ -4,6 +4,7 @@ Poses are n 3 4, camera to world, OpenGL axes; fovs n, vertical, in degrees. Fil
 of the photographs' poses before a scene is normalised (Scene.world).
 """
 
+import errno
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -154,6 +155,8 @@ def write_path(file: Path, path: CameraPath) -> None:
 def read_path(file: str | Path) -> CameraPath:
     """A path of a file. Raises InputError where it is none."""
     try:
+        if Path(file).exists() and not Path(file).is_file():
+            raise OSError(errno.EINVAL, "no file")  # a pipe would be waited for
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
@@ -210,7 +213,7 @@ def cameras_in(content: dict, key: str, matrix: str, name: str) -> tuple[np.ndar
 def fov_in(camera: dict, where: str) -> float:
     """Of older files a keyframe has a list of properties beside its matrix."""
     if isinstance(camera.get("properties"), str):
-        with suppress(ValueError, TypeError, KeyError):
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
             camera = camera | {"fov": dict(json.loads(camera["properties"]))["FOV"]}
     return number(camera, "fov", where, 0.1, 179)
 
@@ -219,7 +222,7 @@ def pose_in(value, where: str) -> np.ndarray:
     """3 4, of 16 numbers row by row, or column by column, as text, in keyframes of older files."""
     try:
         array = np.array(json.loads(value) if isinstance(value, str) else value, float).reshape(4, 4)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{where} is not 16 numbers, expected a camera-to-world matrix of 4 x 4") from error
     if np.allclose(array[:, 3], [0, 0, 0, 1]) and not np.allclose(array[3], [0, 0, 0, 1]):
         array = array.T

@@ -61,26 +61,26 @@ def working(folder, number):
 
 
 def test_focal_length_as_of_35_mm_film_goes_by_the_diagonal():
-    exif = exif_of({FOCAL_LENGTH_35MM: 28, FOCAL_LENGTH: 4.0})
+    exif = {FOCAL_LENGTH_35MM: 28, FOCAL_LENGTH: 4.0}
     assert focal_of(exif, 4032, 3024) == pytest.approx(28 * 5040 / 43.267)
     assert focal_of(exif, 3024, 4032) == pytest.approx(28 * 5040 / 43.267)
     assert focal_of(exif, 504, 378) == pytest.approx(28 * 630 / 43.267)
-    assert focal_of(exif_of({FOCAL_LENGTH_35MM: 50}), 3600, 2400) == pytest.approx(5000, rel=1e-4)
+    assert focal_of({FOCAL_LENGTH_35MM: 50}, 3600, 2400) == pytest.approx(5000, rel=1e-4)
 
 
 @pytest.mark.parametrize(("unit", "per_unit"), [(2, 25.4), (3, 10), (4, 1)])
 def test_focal_length_by_the_sensors_resolution(unit, per_unit):
-    exif = exif_of({FOCAL_LENGTH: 18.0, PLANE_RESOLUTION: 200 * per_unit, PLANE_UNIT: unit, EXIF_WIDTH: 4000,
-                    EXIF_HEIGHT: 3000})  # fmt: skip
+    exif = {FOCAL_LENGTH: 18.0, PLANE_RESOLUTION: 200 * per_unit, PLANE_UNIT: unit, EXIF_WIDTH: 4000, EXIF_HEIGHT: 3000}
     assert focal_of(exif, 4000, 3000) == pytest.approx(3600)
     assert focal_of(exif, 1500, 2000) == pytest.approx(1800)
 
 
 @pytest.mark.parametrize("ifd", [{}, {FOCAL_LENGTH: 4.0}, {FOCAL_LENGTH_35MM: 0}, {FOCAL_LENGTH_35MM: "wide"},
                                  {FOCAL_LENGTH: 4.0, PLANE_RESOLUTION: 100.0, PLANE_UNIT: 9},
+                                 {FOCAL_LENGTH_35MM: 1e9}, {FOCAL_LENGTH_35MM: 1e-9},
                                  {FOCAL_LENGTH_35MM: 28, EXIF_WIDTH: 4000, EXIF_HEIGHT: 2000}])  # fmt: skip
 def test_what_exif_does_not_say_is_not_made_up(ifd):
-    assert focal_of(exif_of(ifd), 400, 300) is None
+    assert focal_of(ifd, 400, 300) is None
 
 
 def test_focal_length_comes_with_the_file(folder):
@@ -98,6 +98,13 @@ def test_cameras_are_told_apart_by_size_model_and_zoom(folder):
     a, b, *others = (photograph.camera for photograph in prepared(folder))
     assert a == b
     assert len({a, *others}) == 4
+
+
+@pytest.mark.parametrize("header", [b"no TIFF at all", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff"])
+def test_a_damaged_exif_says_nothing(folder, header):
+    Image.fromarray(pixels(30, 40)).save(folder / "a.jpg", exif=b"Exif\0\0" + header)
+    [photograph] = prepared(folder)
+    assert photograph.focal is None and photograph.upright and (photograph.width, photograph.height) == (40, 30)
 
 
 # Orientation.

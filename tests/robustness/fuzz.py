@@ -1,7 +1,8 @@
 """Damage well-formed files at random, and read them: `python tests/robustness/fuzz.py --rounds 20000`.
 
-Whatever a file holds, a loader returns something sound or raises an InputError of one printable line. A table at the
-end says how often each loader did; anything else, or a reader that takes long, has failed: its input is kept.
+Whatever a file holds, a loader returns something sound or raises an InputError of one printable line, and warns of
+nothing. A table at the end says how often each loader did; anything else, or a reader that takes long or much memory,
+has failed: its input is kept.
 A round's input depends on the seed, the loader and the round alone. (test_fuzz.py does a few hundred rounds.)
 """
 
@@ -29,10 +30,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository
 
 from infonerf.system.errors import InputError
 from robustness import fuzz_checkpoints, fuzz_loaders
-from robustness.fuzz_loaders import Loader
+from robustness.fuzz_scenes import Loader
 
 LOADERS = fuzz_loaders.LOADERS | fuzz_checkpoints.LOADERS
 LONGEST = 10  # seconds that a reader may take
+MEMORY = 4 * 2**30  # bytes that it may take, where that can be limited (Linux)
+LONGEST_LINE = 1600  # characters
 TOKENS = (
     b"null", b"true", b"-1", b"0", b"1e300", b"1e-300", b"NaN", b"-Infinity", b"9" * 400, b'"a"', b"[]", b"{}",
     b"[" * 2000, b"\\u0000", b"\\ud800", b"\0", b"\xff", b"\n", b"../", b"#", b"'", b"--", b" " * 500, b"None",
@@ -124,13 +127,25 @@ def too_long(signum, frame):
 
 
 def outcome(loader: Loader) -> tuple[str, str]:
-    """What became of the file that is in its place, and the traceback where it failed."""
+    """What became of the file that is in its place, and why it failed where it did."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)
+        result, why = outcome_of_reading(loader)
+    if not warned:
+        return result, why
+    first = warned[0]
+    return "failed", f"{first.category.__name__} at {first.filename}:{first.lineno}: {first.message}\n{why}"
+
+
+def outcome_of_reading(loader: Loader) -> tuple[str, str]:
     signal.alarm(LONGEST)
     try:
         loader.read()
         return "accepted", ""
     except InputError as error:
-        return ("refused", "") if str(error).isprintable() else ("failed", f"more than one line: {error}")
+        good = str(error).isprintable() and len(str(error)) <= LONGEST_LINE
+        return ("refused", "") if good else ("failed", f"more than one line: {error}")
     except KeyboardInterrupt:
         raise
     except BaseException:
@@ -147,7 +162,9 @@ def fuzz(name: str, rounds: int, seed: int, folder: Path) -> tuple[Counter, floa
     signal.signal(signal.SIGALRM, too_long)
     for number in tqdm(range(rounds), desc=name, leave=False, mininterval=1):
         rng = random.Random(f"{seed} {name} {number}")
-        content = (loader.damage or damaged)(rng.choice(loader.seeds), rng)
+        content = rng.choice(loader.seeds)
+        change = loader.change if loader.change and rng.random() < 0.5 else damaged
+        content = change(content, rng)
         loader.path.write_bytes(content)
         start = time.perf_counter()
         result, why = outcome(loader)
@@ -159,6 +176,11 @@ def fuzz(name: str, rounds: int, seed: int, folder: Path) -> tuple[Counter, floa
     return counts, slowest
 
 
+def address_space() -> int:
+    """Bytes that this process has mapped."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Read damaged files; exit status 1 where a loader failed.")
     parser.add_argument("--rounds", type=int, default=1000, help="of each loader (default: 1000)")
@@ -166,8 +188,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=LOADERS, default=list(LOADERS), metavar="LOADER",
                         help=", ".join(LOADERS))
     given = parser.parse_args()
-    warnings.simplefilter("error")
-    warnings.simplefilter("ignore", DeprecationWarning)
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY + address_space(), resource.RLIM_INFINITY))
     folder, failed = Path(tempfile.mkdtemp(prefix="fuzz_")), 0
     print(f"damaged files in {folder}")
     print(f"{'loader':<18}{'refused':>9}{'accepted':>9}{'failed':>9}{'slowest, s':>12}{'peak, MB':>10}")

@@ -15,7 +15,7 @@ import run_nerf
 from infonerf.command_line import parse_options
 from infonerf.evaluation.estimates import draw_rays, psnr_of_rays
 from infonerf.system.interrupt import Interrupt
-from robustness.fuzz_loaders import Loader
+from robustness.fuzz_scenes import Loader
 from run_nerf_helpers import find_checkpoint, load_scene, loaded_run
 from support.runs import options
 from support.scenes import write_blender

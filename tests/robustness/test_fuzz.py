@@ -8,12 +8,12 @@ import pytest
 from infonerf.system.errors import InputError
 from robustness import fuzz, fuzz_checkpoints
 from robustness.fuzz import LOADERS
-from robustness.fuzz_loaders import Loader
+from robustness.fuzz_scenes import SCENES, Loader
 
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_damaged_files_are_refused_or_read(tmp_path, name):
-    rounds = 30 if name in fuzz_checkpoints.LOADERS else 60
+    rounds = 30 if name in fuzz_checkpoints.LOADERS else 100 if name in SCENES else 60
     counts, _ = fuzz.fuzz(name, rounds, 1, tmp_path)
     assert counts["failed"] == 0, "\n".join(path.read_text() for path in tmp_path.glob("*.why"))
     assert counts["accepted"] and (counts["refused"] or name in ("events", "metrics.json"))  # whose damages are notes

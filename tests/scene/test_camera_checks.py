@@ -10,7 +10,7 @@ import torch
 from infonerf.scene.camera_checks import with_checked_cameras
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.scene import Photographs, Scene, Split
-from support.scenes import look_at_origin, refused
+from support.scenes import forward_scene, look_at_origin, refused
 
 FLIP, CENTRED = np.diag([1.0, -1.0, -1.0, 1.0]), (100.0, 100.0, 50.0, 40.0)
 
@@ -180,3 +180,27 @@ def test_views_to_measure_that_are_trained_on():
     poses[3] = poses[1] + 1e-9
     test, val = findings(poses, **split)
     assert test == note and val.startswith("WARNING: 1 of 1 validation views have the pose of a training view (v_3)")
+
+
+def test_rays_that_are_not_finite():
+    """Of a view that is not trained on, too."""
+    scene = scene_of(ring(), train=(0, 1, 2), test=(3,))
+
+    def with_lens(*lens):
+        intrinsics = scene.cameras.intrinsics.clone()
+        intrinsics[3] = torch.tensor(lens)
+        return replace(scene, cameras=replace(scene.cameras, intrinsics=intrinsics))
+
+    for lens in ((1e-11, 100, 50, 40), (100, 100, 50, 9e11)):
+        with_checked_cameras(with_lens(*lens))
+    with refused("the rays of view v_3 are not finite in float32: found it at .* with fx fy cx cy 2e-12 100 9e"):
+        with_checked_cameras(with_lens(2e-12, 100, 9e11, 40))
+
+
+def test_a_camera_that_is_lost_in_ndc():
+    scene = forward_scene()
+    poses = scene.cameras.poses.clone()
+    poses[3, 2, 3] = 1e9
+    with refused("the rays of view v_3 are not finite in float32"):
+        with_checked_cameras(replace(scene, cameras=replace(scene.cameras, poses=poses)))
+    with_checked_cameras(scene)

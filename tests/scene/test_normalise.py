@@ -136,7 +136,7 @@ def test_the_world_is_kept_with_a_run(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"world": 3}', b'{"world": [[1]]}', b"\xff",
-                                     b"[" * 9999,
+                                     b"[" * 9999, b'{"world": [[' + b"9" * 400 + b"]]}",
                                      b'{"world": [[1,0,0,0],[0,1,0,0],[0,0,NaN,0],[0,0,0,1]]}'])  # fmt: skip
 def test_a_damaged_world_is_refused(tmp_path, content):
     (tmp_path / "world.json").write_bytes(content)

@@ -3,6 +3,8 @@
 import os
 import struct
 import subprocess
+import tracemalloc
+import warnings
 import zlib
 from itertools import pairwise
 
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 
 from infonerf.scene.cameras import Pixels
-from infonerf.scene.photographs import composited, half_intrinsics, half_size, nearest, read_pixels
+from infonerf.scene.photographs import composited, half_intrinsics, half_size, image_size, nearest, read_pixels
 from support.scenes import HEIGHT, WIDTH, memory_scene, random_pixels, refused
 
 
@@ -98,6 +100,47 @@ def test_read_pixels_of_a_header_that_claims_much(tmp_path):
 def test_read_pixels_of_an_image_that_packs_well(tmp_path):
     Image.new("1", (3000, 3000)).save(tmp_path / "a.png", optimize=True)
     assert read_pixels(tmp_path / "a.png").shape == (3000, 3000, 3)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp"])
+def test_read_pixels_of_few_bytes_that_claim_many_pixels(tmp_path, kind):
+    """A JPEG's decoder would fill in what is missing; a WebP may stand for any number of pixels of one colour."""
+    path = tmp_path / f"a.{kind}"
+    Image.new("RGB", (64, 48), (9, 99, 199)).save(path, **({"lossless": True} if kind == "webp" else {}))
+    content, colour = path.read_bytes(), read_pixels(path)[0, 0]
+    Image.new("RGB", (4000, 3000), (9, 99, 199)).save(path, **({"lossless": True} if kind == "webp" else {}))
+    assert (read_pixels(path) == colour).all()  # a whole one of one colour
+    if kind == "jpg":
+        at = content.find(b"\xff\xc0") + 5
+        path.write_bytes(content[:at] + struct.pack(">HH", 9000, 10_000) + content[at + 4:])
+    else:
+        bits = struct.unpack("<I", content[21:25])[0] >> 28 << 28 | 8999 << 14 | 9999
+        path.write_bytes(content[:21] + struct.pack("<I", bits) + content[25:])
+    with refused(rf"a\.{kind}: cannot be read as an image \(too few bytes for 10000 x 9000 pixels\)"):
+        read_pixels(path)
+
+
+def test_read_pixels_makes_no_room_for_a_chunk_that_is_not_there(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(random_pixels(0, 3)).save(path)
+    content = path.read_bytes()
+    at = content.find(b"IDAT") - 4
+    path.write_bytes(content[:at] + struct.pack(">I", 2**31 - 1) + content[at + 4:])
+    tracemalloc.start()
+    assert read_pixels(path).shape == (HEIGHT, WIDTH, 3)  # all of its pixels are there
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_pillow_warns_of_nothing_beside_our_own_line(tmp_path):
+    """A palette's transparency is read as it is; as many pixels as here need no warning."""
+    image = Image.fromarray(random_pixels(0, 3)).convert("P")
+    image.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    Image.new("L", (9500, 9500)).save(tmp_path / "b.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_pixels(tmp_path / "a.png").shape == (HEIGHT, WIDTH, 4)
+        assert image_size(tmp_path / "b.png") == (9500, 9500)
 
 
 def test_read_pixels_waits_for_no_pipe(tmp_path):

@@ -1,6 +1,9 @@
 """Known depths of a scene by its photographs: coordinates, files, what is refused."""
 
+import os
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,7 +84,7 @@ def test_damaged_files_are_made_anew(tmp_path, made_up):
         flipped[place] ^= 0x55
     contents = [b"", whole[:100], whole[:-30], b"no zip", bytes(flipped)]
     for key, bad in (("depth_0", np.ones((2, 2), np.float32)), ("depth_1", np.full(shape, np.nan, np.float32)),
-                     ("depth_0", np.zeros(shape, np.float32)), ("confidence_0", np.ones(shape)),
+                     ("depth_0", np.zeros(shape, np.float32)), ("confidence_0", np.full(shape, 1e300)),
                      ("depth_0", np.array([{}], dtype=object)), ("confidence_1", -np.ones(shape, np.float32))):
         np.savez(wrong, **{**arrays, key: bad})
         contents.append(wrong.read_bytes())
@@ -90,6 +93,60 @@ def test_damaged_files_are_made_anew(tmp_path, made_up):
         found = swept_depths(scene, tmp_path)
         assert len(made_up) == i + 2
         np.testing.assert_array_equal(found.depths, expected.depths)
+
+
+def test_two_that_write_the_same_do_not_meet(tmp_path, made_up, capsys):
+    """One writes while another one has begun to."""
+    write, scene = module.np.savez_compressed, memory_scene(6, train=(0, 1))
+
+    def slow(file, **arrays):
+        child = os.fork()
+        if child == 0:
+            module.np.savez_compressed = write
+            os._exit(0 if len(swept_depths(scene, tmp_path)) else 1)
+        file.write(b"half")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        file.seek(0)
+        write(file, **arrays)
+
+    module.np.savez_compressed = slow
+    try:
+        found = swept_depths(scene, tmp_path)
+    finally:
+        module.np.savez_compressed = write
+    assert "not kept" not in capsys.readouterr().out and len(list(tmp_path.iterdir())) == 1
+    np.testing.assert_array_equal(swept_depths(scene, tmp_path).depths, found.depths)
+    assert made_up == [2]
+
+
+def test_another_version_of_the_sweep_sweeps_anew(tmp_path, made_up, monkeypatch):
+    scene = memory_scene(6, train=(0, 1))
+    swept_depths(scene, tmp_path)
+    for place, file in enumerate(module.SOURCE_FILES):
+        changed = tmp_path / "changed.py"
+        changed.write_text(Path(file).read_text() + "# changed\n")
+        files = [*module.SOURCE_FILES]
+        files[place] = changed
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "SOURCE_FILES", files)
+            swept_depths(scene, tmp_path)
+    assert made_up == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path, made_up, capsys, share):
+    """On a full disk, where what is missing is said."""
+    scene = memory_scene(6, train=(0, 1))
+    swept_depths(scene, tmp_path / "whole")
+    [whole] = (tmp_path / "whole").iterdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * whole.stat().st_size), hard))
+    try:
+        assert len(swept_depths(scene, tmp_path / "full"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "full").iterdir()) == []
+    assert "are not kept for other runs" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_written_is_a_note(tmp_path, made_up, capsys):

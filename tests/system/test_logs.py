@@ -56,6 +56,12 @@ def test_a_console_gets_what_it_cannot_show_as_escapes(monkeypatch):
     assert err.splitlines()[-2:] == ["gr\\xfc\\xdfe", "x.py: error: f\\udce4/\\xe4.png: no image"]
 
 
+def test_a_message_says_what_was_found_and_expected_however_long_it_is():
+    message = str(InputError(f"a.json: found {'x' * 10**6}, expected a number"))
+    assert message.startswith("a.json: found xxx") and message.endswith("xxx, expected a number")
+    assert 1000 < len(message) < 1600 and " ... " in message
+
+
 def test_a_console_that_can_show_it_does(monkeypatch):
     status, out, _ = shown(monkeypatch, lambda: say("Ansicht_\xe4 \u2192 f\udce4") or 0, "utf-8")
     assert (status, out) == (0, "Ansicht_\xe4 \u2192 f\\udce4\n")

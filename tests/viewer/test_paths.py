@@ -1,6 +1,7 @@
 """Camera paths: smooth, in files of nerfstudio's format, from world to world; and render_mypath of such a file."""
 
 import json
+import os
 
 import imageio.v3 as iio
 import numpy as np
@@ -139,6 +140,9 @@ def test_worlds():
     ({"camera_path": [{"camera_to_world": [0] * 16, "fov": 40}]}, "last row"),
     ({"camera_path": [{"camera_to_world": [0] * 15 + [1], "fov": 40}]}, "singular"),
     ({"camera_path": [{"camera_to_world": np.eye(4).tolist(), "fov": 400}]}, "camera_path 0: fov is 400"),
+    ({"keyframes": [{"matrix": "[" * 9999, "fov": 40}]}, "keyframes 0: matrix is not 16 numbers"),
+    ({"keyframes": [{"matrix": np.eye(4).tolist(), "properties": "[" * 9999}]}, "keyframes 0: fov is None, expected"),
+    ({"fps": "9" * 10**6}, "fps is '999.* [.][.][.] .*9', expected a number from 0.1 to 1000"),
 ])  # fmt: skip
 def test_a_file_that_is_no_path_is_refused_in_one_line(tmp_path, change, message):
     content = change if isinstance(change, str) else json.dumps(json.loads(as_json(path_of())) | change)
@@ -150,6 +154,9 @@ def test_a_file_that_is_no_path_is_refused_in_one_line(tmp_path, change, message
 def test_a_file_that_cannot_be_read(tmp_path):
     with refused("nothing.json: cannot be read"):
         read_path(tmp_path / "nothing.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with refused(r"pipe.json: cannot be read as a camera path \(no file\)"):
+        read_path(tmp_path / "pipe.json")
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
     with refused("no text"):
         read_path(tmp_path / "b.json")

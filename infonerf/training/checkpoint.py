@@ -13,7 +13,9 @@ import io
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -316,6 +318,8 @@ def unpickled(path: Path):
     """What is in a file of torch's, whatever it is, on the CPU."""
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such checkpoint")
+    if is_packed(path):
+        raise InputError(f"{path}: cannot be read as a checkpoint (its parts are compressed), expected them as they are")
     try:
         with warnings.catch_warnings():  # of tensors of rare kinds, which are refused
             warnings.simplefilter("ignore")
@@ -330,6 +334,13 @@ def unpickled(path: Path):
         elif isinstance(error, EOFError) or re.match(r"PytorchStreamReader failed reading|\[Errno 22\]", reason):
             reason = "cut off or damaged"
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a zip archive's members are larger than the whole, as torch writes none: they may be of any size."""
+    with suppress(zipfile.BadZipFile, OSError, ValueError), zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist()) > path.stat().st_size
+    return False
 
 
 def checked(path: Path, content: dict, checks: Checks) -> Checkpoint:

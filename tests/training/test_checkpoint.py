@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -394,3 +395,15 @@ def test_the_checksum_is_of_everything(tmp_path, change):
     del content["checksum"]
     torch.save(content, path)
     checkpoint.read(path)
+
+
+def test_compressed_parts_are_refused_before_they_are_unpacked(tmp_path):
+    path, packed = tmp_path / "000001.tar", tmp_path / "000002.tar"
+    torch.save({"global_step": 0, "network_fn_state_dict": {"weight": torch.zeros(10**5)}}, path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in whole.infolist():
+            archive.writestr(member.filename, whole.read(member))
+    assert torch.load(packed, weights_only=True)["network_fn_state_dict"]["weight"].shape == (10**5,)
+    assert checkpoint.read(path).step == 0
+    with pytest.raises(InputError, match="its parts are compressed"):
+        checkpoint.read(packed)

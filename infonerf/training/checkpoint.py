@@ -319,7 +319,7 @@ def unpickled(path: Path):
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such checkpoint")
     if is_packed(path):
-        raise InputError(f"{path}: cannot be read as a checkpoint (its parts are compressed), expected them as they are")
+        raise InputError(f"{path}: cannot be read as a checkpoint (its parts are compressed), expected plain ones")
     try:
         with warnings.catch_warnings():  # of tensors of rare kinds, which are refused
             warnings.simplefilter("ignore")
@@ -337,8 +337,9 @@ def unpickled(path: Path):
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a zip archive's members are larger than the whole, as torch writes none: they may be of any size."""
-    with suppress(zipfile.BadZipFile, OSError, ValueError), zipfile.ZipFile(path) as archive:
+    """Whether a zip archive's members are larger than the whole, as torch writes none: they may be of any size. Of
+    what is damaged, in one of many ways, torch will say so."""
+    with suppress(Exception), zipfile.ZipFile(path) as archive:
         return sum(member.file_size for member in archive.infolist()) > path.stat().st_size
     return False
 

@@ -64,7 +64,7 @@ def evaluation(folder: Path, name: str) -> list[str]:
 
 def attempt(run, log: Path, fault: str | None, number: int, delay: float) -> int | None:
     """Fork, and do `run` with its output in `log`. The fault strikes after `delay` seconds or in the write of the
-    `number`-th checkpoint, picture or line of results.csv. Returns the exit status, None where the process was killed."""
+    `number`-th checkpoint, picture or line of results.csv. Returns the exit status, None where it was killed."""
     child = os.fork()
     if child == 0:
         with log.open("w") as file:

@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import warnings
 from functools import partial
 
 import numpy as np
@@ -88,14 +87,6 @@ def test_a_signals_handler_may_write_within_a_write(monkeypatch):
     guard_consoles()
     print("within another")
     assert sys.stdout.error is None
-
-
-def test_a_librarys_warning_is_one_line(capsys):
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        guard_consoles()
-        warnings.warn("this image\n   is\x1b[2J odd", UserWarning, stacklevel=1)
-    assert capsys.readouterr() == ("", "UserWarning: this image\\n   is\\x1b[2J odd\n")
 
 
 def test_training_without_a_bar(folder, monkeypatch, capsys):

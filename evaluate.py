@@ -19,6 +19,7 @@ from infonerf.evaluation.perceptual import BACKBONES, Lpips
 from infonerf.evaluation.record import Record, metrics_table, records_table
 from infonerf.scene.splits import check_views
 from infonerf.system.arguments import COUNT, POSITIVE, ScriptParser, bounded
+from infonerf.system.console import is_lost
 from infonerf.system.errors import exit_status
 from infonerf.system.logs import progress_bar, say
 from infonerf.system.ranks import Ranks
@@ -150,13 +151,13 @@ def run(argv: list[str]) -> int:
             lpips = Lpips(given.lpips or "vgg", given.lpips_weights) if chosen else None
         if given.rays or given.tiles:
             say(*ranks.of_first(lambda: estimates(configs, given)).split("\n"))
-        else:
-            records = {name: evaluate_checkpoint(config, [given.kind], ranks, lpips)[given.kind]
-                       for name, config in configs.items()}  # fmt: skip
-            say(*records_table(records).split("\n"))
-            if given.nerfstudio_json:
-                [(name, record)] = records.items()
-                ranks.of_first(lambda: write_results(given.nerfstudio_json, configs[name], record))
+            return int(is_lost())
+        records = {name: evaluate_checkpoint(config, [given.kind], ranks, lpips)[given.kind]
+                   for name, config in configs.items()}  # fmt: skip
+        say(*records_table(records).split("\n"))
+        if given.nerfstudio_json:
+            [(name, record)] = records.items()
+            ranks.of_first(lambda: write_results(given.nerfstudio_json, configs[name], record))
     return 0
 
 

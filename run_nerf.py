@@ -21,7 +21,7 @@ from infonerf.command_line import as_text, parse_options
 from infonerf.config import Config
 from infonerf.evaluation.estimates import draw_rays
 from infonerf.evaluation.metrics import psnr_of_mse
-from infonerf.evaluation.record import records_table
+from infonerf.evaluation.record import Record, records_table
 from infonerf.fields.average import WeightAverage
 from infonerf.fields.field import CoarseFine
 from infonerf.rendering.compositing import Rendering
@@ -42,6 +42,7 @@ from infonerf.training import checkpoint
 from infonerf.training.early_stopping import HELD_OUT_RAYS, HeldOut, held_out_views
 from infonerf.training.fixed_step import FixedStepper
 from infonerf.training.generators import Generators, create_generators
+from infonerf.training.overdue import RESULTS, TEST_VIEWS, VIDEO, due, overdue
 from infonerf.training.sampler import RayBatch, RaySampler
 from infonerf.training.terms import Loss, StepView, Terms, loss_terms, needed_groups, total_loss
 from infonerf.viewer.frames import Source
@@ -50,6 +51,7 @@ from infonerf.viewer.watch import Watch
 from loss import losses_of, ray_entropy
 from run_nerf_helpers import (
     OpenedRun,
+    add_result,
     block_size,
     create_networks,
     create_renderer,
@@ -60,12 +62,14 @@ from run_nerf_helpers import (
     find_checkpoint,
     hidden_dtype,
     load_device_and_scene,
+    loaded_run,
     render_run_path,
     say_changes,
     sweep_photographs,
 )
 
 MAX_SKIPPED = 10  # attempts at one step
+THUMBNAILS = "thumbnails"
 
 
 class NonFiniteLoss(Exception):
@@ -347,17 +351,13 @@ def save_or_warn(trainer: Trainer, config: Config) -> None:
 
 def write_options(config: Config) -> None:
     """The run's options as a config file in its folder, which is made where it is not there."""
-    content, path = as_text(config).encode(), make_folder(config.run.folder) / "args.txt"
+    content, path = as_text(config).encode(errors="surrogateescape"), make_folder(config.run.folder) / "args.txt"
     if not path.is_file() or path.read_bytes() != content:
         with atomic_file(path) as file:
             file.write(content)
 
 
 # The loop.
-
-
-def due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def train(
@@ -404,33 +404,73 @@ def make_pictures(trainer: Trainer, config: Config, scene: Scene, log: Log, inte
     """The pictures that are due, if any: a validation view for TensorBoard, the test views, the path video. A test
     image that cannot be read, a full disk, or memory that suffices only to train may not end the training."""
     step, saving = trainer.step, config.saving
-    makers = {
-        "thumbnails": (saving.i_img, lambda run: log.images(step, thumbnails(run.renderer, scene))),
-        "test views": (saving.i_testset, lambda run: evaluate_test_views(run, log)),
-        "video": (saving.i_video, lambda run: render_run_path(run, "path")),
-    }
-    wanted = {name: make for name, (every, make) in makers.items() if due(step, every)}
-    for name, make in wanted.items():
-        try:
-            make(OpenedRun(config, scene, trainer.picture_renderer(), step, interrupt))
-        except Exception as error:
-            short = trainer.ranks.size == 1 and out_of_memory(error)  # of several ranks the others would wait
-            if not short and not isinstance(error, (InputError, OSError)):
-                raise
-            say(f"WARNING: step {step}: not all {name} were made: {MEMORY if short else error}")
+    intervals = {THUMBNAILS: saving.i_img, TEST_VIEWS: saving.i_testset, VIDEO: saving.i_video}
+    wanted = [what for what, every in intervals.items() if due(step, every)]
+
+    def run() -> OpenedRun:
+        return OpenedRun(config, scene, trainer.picture_renderer(), step, interrupt)
+
+    for what in wanted:
+        tried(what, step, partial(make, what, run, log), trainer.ranks)
     return bool(wanted)
 
 
-def evaluate_test_views(run: OpenedRun, log: Log) -> None:
-    """Evaluate the test views, where there are any, and log the means."""
-    views = run.scene.split.test + run.scene.split.unmeasured
-    if not views:
-        return
-    record = evaluate_run(run, views, "testset")
-    say(*records_table({run.config.run.expname: record}).split("\n"))
+def make_up(
+    missing: list[tuple[int, str]], config: Config, scene: Scene, device: torch.device, log: Log, interrupt: Interrupt
+) -> bool:
+    """Make what is overdue of steps that were saved. Whether all of it is there now."""
+    ranks = interrupt.ranks
+
+    def run(step: int) -> OpenedRun:
+        found = ranks.of_first(lambda: checkpoint.read(checkpoint.path_of(config.run.folder, step)))
+        with ranks.together():
+            return loaded_run(config, scene, device, found, interrupt)
+
+    def result(step: int) -> None:
+        log_means(ranks.of_first(lambda: add_result(config, step)), log)
+
+    all_made = True
+    for step, what in missing:
+        say(f"making up for what is not there: {what} of step {step}")
+        work = partial(result, step) if what == RESULTS else partial(make, what, partial(run, step), log)
+        all_made &= tried(what, step, work, ranks)
+    return all_made
+
+
+def make(what: str, opened: Callable[[], OpenedRun], log: Log) -> None:
+    """Make pictures of a run, and log what belongs there."""
+    run = opened()
+    if what == THUMBNAILS:
+        log.images(run.step, thumbnails(run.renderer, run.scene))
+    elif what == VIDEO:
+        render_run_path(run, "path")
+    elif what == TEST_VIEWS and test_views(run.scene):
+        record = evaluate_run(run, test_views(run.scene), "testset")
+        say(*records_table({run.config.run.expname: record}).split("\n"))
+        log_means(record, log)
+
+
+def tried(what: str, step: int, work: Callable[[], None], ranks: Ranks) -> bool:
+    """Whether work that may fail without ending the training went well; else it is said why."""
+    try:
+        work()
+        return True
+    except Exception as error:
+        short = ranks.size == 1 and out_of_memory(error)  # of several ranks the others would wait
+        if not short and not isinstance(error, (InputError, OSError)):
+            raise
+        say(f"WARNING: step {step}: not all {what} were made: {MEMORY if short else error}")
+        return False
+
+
+def test_views(scene: Scene) -> tuple[int, ...]:
+    return scene.split.test + scene.split.unmeasured
+
+
+def log_means(record: Record, log: Log) -> None:
     means = {f"test/{name}": value for name, value in record.mean.items() if value is not None}
-    log.tensorboard(run.step, means)
-    log.wandb(run.step, means)
+    for write in (log.tensorboard, log.wandb):
+        write(record.step, means)
 
 
 def log_step(trainer: Trainer, config: Config, log: Log, bar, terms: Terms, renderings: dict, rate: float) -> None:
@@ -440,7 +480,8 @@ def log_step(trainer: Trainer, config: Config, log: Log, bar, terms: Terms, rend
     to_print = due(step, config.saving.i_print)
     if to_print or (config.saving.wandb and due(step, config.saving.i_wandb)):
         trainer.check()  # on all ranks alike
-    bar_is_due = step == config.stopping.N_iters or time.time() - bar.last_print_t >= bar.mininterval
+    bar_is_due = not bar.disable and time.time() - bar.last_print_t >= bar.mininterval  # disabled: TQDM_DISABLE=1
+    bar_is_due |= step == config.stopping.N_iters
     if to_wandb or to_print or bar_is_due:  # else nobody sees the numbers, and a GPU need not be waited for
         loss, psnr = float(total_loss(terms)), psnr_of_mse(float(terms["colour_fine"][1]))
         bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", rays=f"{rate:.0f}/s", refresh=False)
@@ -524,14 +565,17 @@ def run_training(config: Config, argv: list[str], ranks: Ranks) -> int:
             require_same_world(scene, found.path.parent)
             resume(trainer, found, config, scene)
         say(f"going on from {found.path}, step {trainer.step}")
-    if trainer.step >= config.stopping.N_iters or trainer.stopped_early:
+    finished = trainer.step >= config.stopping.N_iters or trainer.stopped_early
+    missing = ranks.of_first(lambda: overdue(config, trainer.step))
+    missing = [(step, what) for step, what in missing if what != TEST_VIEWS or test_views(scene)]
+    if finished and not missing:
         early = ", where the training was stopped early" if trainer.stopped_early else ""
         say(f"nothing to do: step {trainer.step} of N_iters {config.stopping.N_iters} is reached{early}")
         say_best(trainer, folder)
         return 0
     with ExitStack() as owned:
         ranks.of_first(lambda: own_folder(folder, newest, owned))
-        return train_in_folder(trainer, config, scene, argv)
+        return train_in_folder(trainer, config, scene, argv, missing)
 
 
 def check_later_elsewhere(config: Config, ranks: Ranks) -> None:
@@ -555,9 +599,12 @@ def own_folder(folder: Path, newest: Path | None, owned: ExitStack) -> None:
         raise InputError(f"{folder}: another process has just trained there; the same command goes on from it")
 
 
-def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[str]) -> int:
-    """Train a run whose folder no other process writes to. Returns the exit status."""
-    folder, ranks, wandb_run = config.run.folder, trainer.ranks, None
+def train_in_folder(
+    trainer: Trainer, config: Config, scene: Scene, argv: list[str], missing: list[tuple[int, str]]
+) -> int:
+    """Train a run whose folder no other process writes to, once what is missing of earlier steps is made up for.
+    Returns the exit status."""
+    folder, ranks, begun, wandb_run = config.run.folder, trainer.ranks, trainer.step, None
     ranks.of_first(lambda: prepare_folder(config, scene, trainer.step))
     if config.saving.wandb and ranks.first:
         wandb_run = start_wandb(config.run.expname, config.saving.wandb_group, config.values(), folder)
@@ -566,6 +613,7 @@ def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[s
     try:
         with Interrupt(ranks) as interrupt:
             try:
+                all_made = make_up(missing, config, scene, trainer.networks.device, log, interrupt)
                 train(trainer, config, scene, log, interrupt, *([watch.after_step] if watch else []))
             except Stopped as stopped:
                 interrupt.hold_on()
@@ -583,7 +631,7 @@ def train_in_folder(trainer: Trainer, config: Config, scene: Scene, argv: list[s
     say_best(trainer, folder)
     early = ", stopped early" if trainer.stopped_early else ""
     say(f"done: {trainer.step} steps{early}, {folder}")
-    return 0
+    return 0 if all_made or trainer.step > begun else 1
 
 
 def open_watch(trainer: Trainer, config: Config, scene: Scene) -> Watch:
@@ -645,8 +693,9 @@ def run(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done; 1 a loss that is not finite, or a system that fails (a full disk); 2 a file or
-    option that cannot be used, or too little memory for it; 130 or 143 stopped."""
+    """Exit status: 0 done; 1 a loss that is not finite, or a system that fails (a full disk), or pictures that a
+    finished run lacks cannot be made; 2 a file or option that cannot be used, or too little memory for it; 130, 143 or
+    129 stopped."""
     return exit_status("run_nerf.py", lambda: run(sys.argv[1:] if argv is None else argv))
 
 

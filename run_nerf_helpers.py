@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from infonerf.command_line import run_config
 from infonerf.config import PATHS, Config, DataConfig, LossesConfig, RenderingConfig, changed_since, has_networks_of
 from infonerf.evaluation.perceptual import Lpips
-from infonerf.evaluation.record import Record, append_result
+from infonerf.evaluation.record import Record, append_result, is_in_results
 from infonerf.evaluation.views import evaluate_views
 from infonerf.fields.field import CoarseFine, Field
 from infonerf.fields.nerf import Annealing, NeRF
@@ -456,12 +455,20 @@ def evaluate_run(run: OpenedRun, views: Sequence[int], kind: str, lpips: Lpips |
         renderer, run.scene, views, folder, step=run.step, kind=kind, options=options, factor=factor,
         interrupt=run.interrupt, lpips=lpips,
     )  # fmt: skip
-    if n_rendered and record.views:
-        ranks.of_first(partial(append_result, Path(config.run.basedir) / "results.csv", config.run.expname, record))
+    results, expname = Path(config.run.basedir) / "results.csv", config.run.expname
+    if record.views and ranks.of_first(lambda: n_rendered or not is_in_results(results, record)):
+        ranks.of_first(lambda: append_result(results, expname, record))
     say(f"{len(views)} views in {folder}, {len(views) - n_rendered} of them from before")
     if record.unmeasured:
         names = " ".join([*record.unmeasured][:4]) + (" ..." if len(record.unmeasured) > 4 else "")
         say(f"{len(record.unmeasured)} of them ({names}) are not measured, and not in the means")
+    return record
+
+
+def add_result(config: Config, step: int) -> Record:
+    """The line of results.csv of test views that were evaluated, which could not be written then."""
+    record = Record.read(picture_folder(config, "testset", step) / "metrics.json")
+    append_result(Path(config.run.basedir) / "results.csv", config.run.expname, record)
     return record
 
 

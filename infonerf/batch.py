@@ -23,15 +23,13 @@ from typing import BinaryIO
 from infonerf.jobs import ROOT, Job, config_files, create_jobs, jobs_table, with_absolute_paths
 from infonerf.slurm import run_on_slurm
 from infonerf.system.arguments import ScriptParser
-from infonerf.system.errors import InputError, exit_status
+from infonerf.system.errors import InputError, exit_status, stop_signals
 from infonerf.system.logs import printable
 
 CONFIGS = "configs/infonerf/synthetic"
 RUN_NERF = (sys.executable, "run_nerf.py")
 USAGE = "bash train.sh [--gpus 0,1 | --slurm 'SBATCH OPTIONS'] [FOLDER | FILE ...] [-- OPTION ...]"
 POLL_SECONDS = 0.1
-# A terminal that is closed stops the runs in good order, too. Absent on Windows.
-HANGUP = getattr(signal, "SIGHUP", None)
 
 
 @dataclass
@@ -147,10 +145,7 @@ class Signals:
         self.received, self.first = [], None
 
     def __enter__(self):
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if HANGUP and signal.getsignal(HANGUP) != signal.SIG_IGN:  # as under nohup
-            numbers.append(HANGUP)
-        self.previous = {number: signal.signal(number, self.receive) for number in numbers}
+        self.previous = {number: signal.signal(number, self.receive) for number in stop_signals()}
         return self
 
     def __exit__(self, *error):
@@ -168,7 +163,7 @@ class Signals:
             signum = self.received.pop(0)
             print_line(f"{signal.Signals(signum).name}: waiting for {len(runs)} to save, starting no more")
             for run in runs if os.name == "posix" else ():  # on Windows the console has told them
-                run.process.send_signal(signal.SIGTERM if signum == HANGUP else signum)
+                run.process.send_signal(signum if signum == signal.SIGINT else signal.SIGTERM)
 
 
 def run_all(jobs: list[Job], gpus: list[str] | None, command: Sequence[str], options: list[str]) -> int | None:

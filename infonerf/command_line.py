@@ -35,12 +35,16 @@ BASE_LINE = re.compile(r"\s*(--)?base\s*([=:\s]|$)")
 
 
 def read_config(path: str) -> str:
-    """The text of a config file, read whole so that whatever is wrong with it is one line."""
+    """The text of a config file, read whole so that whatever is wrong with it is one line. Bytes that are no UTF-8 may
+    name a file."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"--config {path}: cannot be read ({reason}), expected a config file") from error
+    no_utf8 = re.search("[\udc80-\udcff]", text)
+    if no_utf8 and ("\0" in text or text.startswith(("\udcff\udcfe", "\udcfe\udcff"))):  # of UTF-16
+        raise InputError(f"--config {path}: cannot be read (not a text file), expected a config file")
     longest = max(map(len, text.split("\n")))
     if longest > LONGEST_LINE:
         raise InputError(f"--config {path}: found a line of {longest} characters, expected at most {LONGEST_LINE}")
@@ -260,7 +264,7 @@ def text_line(name: str, value: str) -> str | None:
     for quote in ("", "'", '"'):
         line = f"{name} = {quote}{value}{quote}"
         try:
-            value.encode()  # in the command line, bytes that are no text
+            value.encode(errors="surrogateescape")  # bytes that are no text can be held
             held = configargparse.DefaultConfigFileParser().parse(io.StringIO(setting_lines(line)))
         except (configargparse.ConfigFileParserException, UnicodeEncodeError):
             continue
@@ -316,7 +320,7 @@ def idle_options(config: Config) -> dict[str, list[str]]:
 
 
 def as_text(config: Config) -> str:
-    """All options as the text of a config file that gives the same run."""
+    """All options as the text of a config file that gives the same run; to be written with errors=surrogateescape."""
     values = config.values()
     given = {name: values[name] for name in sorted(values) if name not in LEFT_OUT and values[name] is not None}
     texts = {name: text_line(name, value) for name, value in given.items() if isinstance(value, str)}

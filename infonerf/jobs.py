@@ -13,6 +13,7 @@ from infonerf.system.errors import InputError
 from infonerf.system.logs import text_table
 from infonerf.system.picture_folders import parse_picture_folder
 from infonerf.training import checkpoint
+from infonerf.training.overdue import overdue
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,9 +42,10 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether N_iters is reached. (A run that patience stopped is started, and finds nothing to do.)"""
+        """Whether N_iters is reached, and all pictures are there that were due. (A run that patience stopped, or
+        without test views, is started, and finds nothing to do.)"""
         other_work = self.config.run.no_reload or self.config.looking.instead_of_training
-        return not other_work and self.step >= self.n_steps
+        return not other_work and self.step >= self.n_steps and not overdue(self.config, self.step, ROOT)
 
     @property
     def n_steps(self) -> int:

@@ -294,7 +294,9 @@ def test_a_closed_terminal_blocks_no_run(tmp_path, fake, monkeypatch):
         def write(self, data):
             raise BrokenPipeError
 
-        flush = property(lambda self: self)
+        def flush(self):
+            raise BrokenPipeError
+
         buffer = property(lambda self: self)
 
     monkeypatch.setattr(sys, "stdout", Closed())

@@ -359,7 +359,7 @@ def test_a_comment_begins_after_a_space(tmp_path, text, value):
     assert (config.data.maskdir, config.batch.no_batching) == (value, True)
 
 
-@pytest.mark.parametrize("name", ["[a, b]", "a\nlrate = 1", "a\rb", "\0", "\udc80"])
+@pytest.mark.parametrize("name", ["[a, b]", "a\nlrate = 1", "a\rb", "\0"])
 def test_names_that_a_config_cannot_hold_are_refused(name):
     for option in ("expname", "basedir", "datadir", "wandb_group"):
         with pytest.raises(InputError, match=f"--{option}: .*expected what a config file can hold") as caught:

@@ -293,7 +293,7 @@ def bad(tmp_path, blender, dtu):
         "image": (blender, ["--no_batching", "--N_rand", "81"], "N_rand 81: an image has 80 pixels"),
         "ft_path": (blender, ["--ft_path", str(cut)], "cut.tar: cannot be read"),
         "no ft_path": (blender, ["--ft_path", "none.tar"], "none.tar: no such checkpoint"),
-        "basedir": (blender, ["--basedir", str(file)], f"basedir: cannot write to {file}/run"),
+        "basedir": (blender, ["--basedir", str(file)], f"{file}/run: cannot write there"),
         "long name": (blender, ["--expname", "x" * 300], "expname: found a name of 300 bytes, expected at most 200"),
         "outside": (blender, ["--expname", "../run"], r"expname: found '\.\./run', expected a folder within basedir"),
         "device": (blender, ["--device", "tpu"], "device tpu: expected auto, cpu"),

@@ -1,6 +1,7 @@
 """The Record of an evaluation: what metrics.json holds, the table and results.csv show, and the report reads."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from infonerf.evaluation.metrics import METRICS, means
 from infonerf.system.errors import InputError
-from infonerf.system.files import atomic_file
+from infonerf.system.files import append_line, atomic_file
 from infonerf.system.logs import text_table
 from infonerf.version import VERSION
 
@@ -139,14 +140,31 @@ def records_table(records: Mapping[str, Record]) -> str:
     return metrics_table({run: (record.step, record.shown_views(), record.mean) for run, record in records.items()})
 
 
+def is_in_results(path: Path, record: Record) -> bool:
+    """Whether results.csv has a line of a record, which its seconds tell from all others; a run may have been moved."""
+    wanted = {name: csv_text(getattr(record, name)) for name in ("scene", "step", "kind", "seconds")}
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            whole = [line for line in file if line.endswith("\n")]  # the last may have been cut off
+            return any(wanted.items() <= line.items() for line in csv.DictReader(whole))
+    except (OSError, csv.Error, TypeError):  # TypeError: a line of more columns than the header
+        return False
+
+
+def csv_text(value) -> str:
+    """What is read of a value that was written."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
 def append_result(path: Path, expname: str, record: Record) -> None:
-    """One line of results.csv. What columns a file of an earlier version lacks are added to its header; its lines
-    stay as they are, and are shorter."""
+    """One line of results.csv, or none. What columns a file of an earlier version lacks are added to its header; its
+    lines stay as they are, and are shorter."""
     row = {"time": datetime.now().isoformat(timespec="seconds"), "expname": expname}
     row |= {name: getattr(record, name) for name in ("scene", "step", "kind", "seconds", "device", "version")}
     row |= {"views": len(record.views), "width": record.render_size[0]}
     row |= {metric.name: record.mean.get(metric.name) for metric in METRICS.values() if metric.in_results}
-    header, _, lines = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
+    content = path.read_bytes() if path.exists() else b""
+    header, _, lines = content.partition(b"\n")
     try:
         columns = next(csv.reader([header.decode("latin-1")]), [])
     except csv.Error as error:
@@ -155,8 +173,9 @@ def append_result(path: Path, expname: str, record: Record) -> None:
     if columns and new:
         with atomic_file(path) as file:
             file.write(b",".join([header.rstrip(b"\r"), *map(str.encode, new)]) + b"\r\n" + lines)
-    with path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, columns + new)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns + new)
+    if not columns:
+        writer.writeheader()
+    writer.writerow(row)
+    append_line(path, text.getvalue().encode(errors="backslashreplace"))

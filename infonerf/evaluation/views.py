@@ -210,10 +210,14 @@ def earlier_record(folder: Path, wanted: Record) -> Record | None:
         record = Record.read(folder / "metrics.json")
     except InputError:
         return None
-    complete = all(os.path.isfile(folder / f"{image_stem(name)}.png") for name in record.all_views)
-    if not complete or not record.is_of_the_same(wanted):
+    if not pictures_are_there(folder, record) or not record.is_of_the_same(wanted):
         return None
     return replace(record, options=wanted.options, device=wanted.device)
+
+
+def pictures_are_there(folder: Path, record: Record) -> bool:
+    """Of all views that a record names."""
+    return all(os.path.isfile(folder / f"{image_stem(name)}.png") for name in record.all_views)
 
 
 def keep_aside(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Pictures from a Renderer: a view's image files, thumbnails, and the video of a path."""
 
+import errno
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,11 +9,13 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 import torch
+from imageio_ffmpeg import count_frames_and_secs
 
 from infonerf.rendering.renderer import Image, Renderer
 from infonerf.scene.cameras import Cameras
 from infonerf.scene.poses import through_cameras
 from infonerf.scene.scene import Scene
+from infonerf.system.files import atomic_file, whole_file
 from infonerf.system.interrupt import Interrupt
 from infonerf.system.logs import progress_bar, say
 
@@ -70,9 +73,16 @@ def write_images(folder: Path, name: str, rendered: Image, near: float, far: flo
     """NAME.png, 8-bit RGB; NAME_depth.png, 16-bit, 0..65535 for near..far; NAME_depth_color.png, the same in
     colours, bright is near."""
     depth = unit_depth(rendered, near, far)
-    iio.imwrite(folder / f"{name}_depth.png", np.round(depth * 65535).astype(np.uint16))
-    iio.imwrite(folder / f"{name}_depth_color.png", depth_colours(depth))
-    iio.imwrite(folder / f"{name}.png", eight_bit(rendered.rgb))
+    write_image(folder / f"{name}_depth.png", np.round(depth * 65535).astype(np.uint16))
+    write_image(folder / f"{name}_depth_color.png", depth_colours(depth))
+    write_image(folder / f"{name}.png", eight_bit(rendered.rgb))
+
+
+def write_image(path: Path, pixels: np.ndarray, **how) -> None:
+    """A file of the kind that its ending says, whole or not at all. (On a full disk imageio has several errors.)"""
+    content = iio.imwrite("<bytes>", pixels, extension=path.suffix, **how)
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def unit_depth(image: Image, near: float, far: float) -> np.ndarray:
@@ -117,6 +127,12 @@ def entropy_colours(fraction: np.ndarray) -> np.ndarray:
 
 # Videos: rgb.mp4, depth.mp4, and a small looping GIF of each.
 
+VIDEOS = ("rgb.mp4", "depth.mp4", "rgb.gif", "depth.gif")
+
+
+def videos_are_there(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in VIDEOS)
+
 
 def video_cameras(scene: Scene) -> Cameras:
     """Of the scene's video: along its path, or one through its training cameras, as large as the first of these."""
@@ -139,7 +155,7 @@ def render_path(
             frames["rgb"].append(eight_bit(image.rgb))
             frames["depth"].append(depth_colours(unit_depth(image, scene.near, scene.far)))
     interrupt.ranks.of_first(lambda: write_videos(folder, frames, fps, prefix))
-    names = ", ".join(f"{prefix}{name}" for name in ("rgb.mp4", "depth.mp4", "rgb.gif", "depth.gif"))
+    names = ", ".join(f"{prefix}{name}" for name in VIDEOS)
     say(f"{len(cameras)} frames in {folder}: {names}")
 
 
@@ -150,9 +166,21 @@ def write_videos(folder: Path, frames: dict[str, list[np.ndarray]], fps: float =
 
 
 def write_mp4(path: Path, frames: np.ndarray, fps: float = FPS) -> None:
-    """n h w 3, uint8; an odd height or width loses its last line, as the codec wants even ones."""
+    """n h w 3, uint8; an odd height or width loses its last line, as the codec wants even ones. Raises OSError where
+    the file does not get all frames, which ffmpeg itself only prints."""
     even = frames[:, : max(frames.shape[1] // 2 * 2, 2), : max(frames.shape[2] // 2 * 2, 2)]
-    iio.imwrite(path, even, plugin="FFMPEG", fps=fps, quality=8, macro_block_size=2)
+    with whole_file(path) as temporary:
+        iio.imwrite(temporary, even, plugin="FFMPEG", fps=fps, quality=8, macro_block_size=2, ffmpeg_log_level="quiet")
+        if n_frames(temporary) != len(even):
+            raise OSError(errno.EIO, "ffmpeg could not write all frames (is the disk full?)", str(path))
+
+
+def n_frames(path: Path) -> int:
+    """Of a video; 0 where the file holds none."""
+    try:
+        return count_frames_and_secs(str(path))[0]
+    except RuntimeError:
+        return 0
 
 
 def write_gif(path: Path, frames: list[np.ndarray]) -> None:
@@ -161,4 +189,4 @@ def write_gif(path: Path, frames: list[np.ndarray]) -> None:
     scale = min(1.0, GIF_SIZE / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     small = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
-    iio.imwrite(path, np.stack(small), duration=1000 / GIF_FPS, loop=0)
+    write_image(path, np.stack(small), duration=1000 / GIF_FPS, loop=0)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from infonerf.system import logs
+from infonerf.system.console import guard_consoles
 
 MEMORY = (
     "out of memory; lower netchunk, N_rand and N_entropy, or netwidth; to render, chunk, or raise render_factor; "
@@ -31,20 +32,29 @@ class InputError(Exception):
 
 
 class Stopped(BaseException):
-    """The user (SIGINT) or the system (SIGTERM) asked the run to stop. `status`: the exit status."""
+    """The user (SIGINT), a terminal that was closed (SIGHUP) or the system (SIGTERM) asked the run to stop. `status`:
+    the exit status."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
         self.status = 128 + signum
 
 
+def stop_signals() -> list[int]:
+    """Those that ask a run to stop: of Ctrl-C, of the system, and of a terminal that is closed, unless that is ignored,
+    as under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    heeded = hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([hangup] if heeded else [])]
+
+
 def exit_status(program: str, run: Callable[[], int]) -> int:
     """What a script exits with: what `run` returns; 2, after one line, where a file or option cannot be used, or needs
     more memory than there is; 1, likewise, where the system fails (a full disk, a GPU); 130 after Ctrl-C, 143 after
-    SIGTERM.
+    SIGTERM, 129 after SIGHUP. Output that cannot be written changes nothing of it.
 
     What ends all ranks (`infonerf.system.ranks`) is said by the first one."""
-    logs.escape_for_console()
+    guard_consoles()
     try:
         return run()
     except Stopped as stopped:
@@ -61,6 +71,9 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
             said = MEMORY if short else GPU.format(str(error).split("\n")[0]) if failed else error
             print(logs.printable(f"{program}: error: {said}"), file=sys.stderr)
         return 2 if short or isinstance(error, InputError) else 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """Writing files so that nothing is lost: whole or not at all, never where it cannot be, and by one run at a time."""
 
+import errno
 import itertools
 import os
 import platform
@@ -37,6 +38,32 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     flush_folder(path.parent)
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name of a file beside `path`, of the same ending, that takes its place at the end of the block; it goes away
+    where the block fails."""
+    temporary = path.with_stem(f".{path.stem}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add bytes to the end of a file, all of them or none, in a line of their own."""
+    with open(path, "ab+", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if file.read(1) not in (b"", b"\n"):
+            line = b"\r\n" + line  # after one that was cut off
+        if file.write(line) < len(line):
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def check_output(option: str, path: Path) -> None:
     """Raise InputError where an option names a file that cannot be written."""
     if path.is_dir():
@@ -69,8 +96,7 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        reason = f"cannot write to {folder} ({error.strerror}), expected a writable folder"
-        raise InputError(f"--basedir: {reason}") from error
+        raise InputError(f"{folder}: cannot write there ({error.strerror}), expected a writable folder") from error
     return folder
 
 

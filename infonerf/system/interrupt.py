@@ -1,15 +1,15 @@
-"""Ctrl-C and SIGTERM, taken only where nothing is half done, and by all ranks at the same place."""
+"""Ctrl-C, SIGTERM and SIGHUP, taken only where nothing is half done, and by all ranks at the same place."""
 
 import signal
 from contextlib import contextmanager
 
-from infonerf.system.errors import Stopped
+from infonerf.system.errors import Stopped, stop_signals
 from infonerf.system.logs import complain
 from infonerf.system.ranks import Ranks
 
 
 class Interrupt:
-    """While installed, both signals raise Stopped: at once, or at the end of a `held` block.
+    """While installed, these signals raise Stopped: at once, or at the end of a `held` block.
 
     A second Ctrl-C within a held block is a KeyboardInterrupt at once, and what the block does is half done.
     Of several ranks none may leave the others alone: they stop only at the end of the blocks of all.
@@ -21,7 +21,7 @@ class Interrupt:
         self.holding, self.signum = self.several, None
 
     def __enter__(self):
-        self.previous = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.previous = {number: signal.signal(number, self.receive) for number in stop_signals()}
         return self
 
     def __exit__(self, *error):

@@ -1,13 +1,10 @@
 """What a process shows: lines beside a progress bar; and where numbers go: TensorBoard always, Weights & Biases only
 if asked for."""
 
-import logging
 import math
 import os
 import sys
 import threading
-import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,36 +20,9 @@ def silence() -> None:
     silent, sys.stdout = True, open(os.devnull, "w", errors="replace")  # noqa: SIM115
 
 
-def escape_for_console() -> None:
-    """From now on, characters that a console cannot show (ä on one of ASCII; bytes of a file's name that are no text)
-    are printed as escapes, in progress bars, warnings and tracebacks too; and those that it would obey, from files, in
-    what Python prints by itself."""
-    sys.excepthook, warnings.formatwarning = show_traceback, one_line_warning
-    logging.lastResort.setFormatter(PrintableFormatter())
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # none at all, or one of a test's
-            stream.reconfigure(errors="backslashreplace")
-
-
 def printable(text: str, keep: str = "") -> str:
     """The text with control characters, but those to keep, as escapes: from a file, they could do anything."""
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
-
-
-class PrintableFormatter(logging.Formatter):
-    """Of what libraries log."""
-
-    def format(self, record):
-        return printable(super().format(record), keep="\n")
-
-
-def show_traceback(kind, error, trace) -> None:
-    text = "".join(traceback.format_exception(kind, error, trace))
-    print(printable(text, keep="\n"), end="", file=sys.stderr)
-
-
-def one_line_warning(message, category, *where) -> str:
-    return f"{printable(f'{category.__name__}: {message}')}\n"
 
 
 def complain(text: str) -> None:
@@ -95,7 +65,7 @@ class Log:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
 
         hush_writer_threads()
-        self.writer = SummaryWriter(folder, purge_step=step + 1)
+        self.writer = SummaryWriter(named_in_text(folder), purge_step=step + 1)
 
     def tensorboard(self, step: int, scalars: Mapping[str, float]) -> None:
         """Scalars to TensorBoard only."""
@@ -132,6 +102,15 @@ class Log:
                 self.writer.close()
         if self.wandb_run:
             self.wandb_run.finish()
+
+
+def named_in_text(folder: Path) -> Path:
+    """A folder by a name that TensorBoard takes, where its own one is bytes that are no text (on Linux)."""
+    try:
+        str(folder).encode()
+        return folder
+    except UnicodeEncodeError:
+        return Path(f"/proc/self/fd/{os.open(folder, os.O_RDONLY)}")
 
 
 def hush_writer_threads() -> None:

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from infonerf.system.errors import InputError, Stopped
+from infonerf.system.errors import InputError, Stopped, stop_signals
 from infonerf.system.logs import silence
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # of torchrun
@@ -232,7 +232,7 @@ class Ranks:
         reason that is told; the others end, too."""
         if self.watch is None:
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             signal.signal(number, signal.SIG_IGN)
         self.watch.tell(DONE if orderly else LEFT)
         if orderly:
@@ -278,4 +278,5 @@ def leave() -> None:
 def say_lost(rank: int) -> None:
     program = os.path.basename(sys.argv[0])
     text = f"rank {rank} has ended, and so all others; what was saved is kept, and the same command goes on from it"
-    os.write(2, f"\n{program}: error: {text}\n".encode())
+    with suppress(OSError):
+        os.write(2, f"\n{program}: error: {text}\n".encode())

@@ -10,12 +10,16 @@ operation. Keeping them costs nothing here, where a step's blocks are small.
 What the environment says about either stands.
 
 Ctrl-C: loading torch takes seconds, in which one would end in a long traceback.
+
+Standard streams that are closed: the next file that is opened, a checkpoint say, would take the place of one, and hold
+what a library prints.
 """
 
 import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -28,11 +32,19 @@ if sys.platform == "linux" and not malloc_is_set and "glibc.malloc" not in os.en
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+for descriptor in range(3):
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
 def interrupted(signum, frame):
     """End a script that is still importing with one line; later, be a KeyboardInterrupt as ever."""
     if hasattr(sys.modules["__main__"], "main"):
         signal.default_int_handler(signum, frame)
-    os.write(2, f"{os.path.basename(sys.argv[0])}: stopped\n".encode())
+    with suppress(OSError):
+        os.write(2, f"{os.path.basename(sys.argv[0])}: stopped\n".encode())
     os._exit(130)
 
 

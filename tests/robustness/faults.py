@@ -1,6 +1,6 @@
 """Kill runs at random and at the worst moments, start them again until they are done, and compare what they leave with
-an undisturbed run: `python tests/robustness/faults.py --rounds 50`. Or watch the memory of one long run: `--long_run
-20000`.
+an undisturbed run: weights, metrics, pictures, videos, lines of results.csv. `python tests/robustness/faults.py
+--rounds 50`. Or watch the memory of one long run: `--long_run 20000`.
 
 Each attempt is a forked process that trains or evaluates a tiny scene and is killed with SIGKILL: by the clock, or
 while a checkpoint is written (in the middle of the file, before it is flushed, before and after it takes its name).
@@ -11,6 +11,8 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a forked process has no thread pool
 
 import argparse
+import csv
+import hashlib
 import json
 import random
 import re
@@ -31,12 +33,17 @@ from tqdm import tqdm
 
 import evaluate
 import run_nerf
+from infonerf.evaluation import record
+from infonerf.rendering import pictures as pictures_module
 from infonerf.system import files
 from infonerf.training import checkpoint
 from support.scenes import write_blender
 
 STEPS, I_WEIGHTS = 40, 7
+PICTURES = ("--i_testset", "20", "--i_video", "40")
 WRITING = ("cut", "before fsync", "before rename", "after rename")
+RENDERING = {"before a picture": "write_image", "before a video takes its name": "n_frames",
+             "before a result": "append_line"}  # fmt: skip
 
 
 def options(folder: Path, name: str, *extra: str) -> list[str]:
@@ -51,9 +58,13 @@ def options(folder: Path, name: str, *extra: str) -> list[str]:
     ]
 
 
+def evaluation(folder: Path, name: str) -> list[str]:
+    return [str(folder / "logs" / name), "--device", "cpu", "--split", "val"]
+
+
 def attempt(run, log: Path, fault: str | None, number: int, delay: float) -> int | None:
     """Fork, and do `run` with its output in `log`. The fault strikes after `delay` seconds or in the write of the
-    `number`-th checkpoint. Returns the exit status, None where the process was killed."""
+    `number`-th checkpoint, picture or line of results.csv. Returns the exit status, None where it was killed."""
     child = os.fork()
     if child == 0:
         with log.open("w") as file:
@@ -63,6 +74,8 @@ def attempt(run, log: Path, fault: str | None, number: int, delay: float) -> int
         tqdm.set_lock(threading.RLock())  # else shared: an attempt that is killed with it stops all others
         if fault in WRITING:
             plan(fault, number)
+        if fault in RENDERING:
+            die_at(RENDERING[fault], number)
         status = run()
         sys.stdout.flush()
         os._exit(status)
@@ -71,6 +84,20 @@ def attempt(run, log: Path, fault: str | None, number: int, delay: float) -> int
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else None
+
+
+def die_at(name: str, number: int) -> None:
+    """Have this process killed at the `number`-th call of a function that writes pictures or metrics."""
+    module, count = record if name == "append_line" else pictures_module, Counter()
+    function = getattr(module, name)
+
+    def counted(*given, **further):
+        count["calls"] += 1
+        if count["calls"] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given, **further)
+
+    setattr(module, name, counted)
 
 
 def plan(fault: str, number: int) -> None:
@@ -103,8 +130,23 @@ def weights(folder: Path, name: str) -> dict:
 
 
 def metrics(folder: Path, name: str) -> dict:
-    """view -> metrics of an evaluated run."""
-    return json.loads((folder / "logs" / name / f"testset_{STEPS:06d}" / "metrics.json").read_text())["views"]
+    """Folder -> view -> metrics of an evaluated run."""
+    records = sorted((folder / "logs" / name).glob("*/metrics.json"))
+    return {path.parent.name: json.loads(path.read_text())["views"] for path in records}
+
+
+def pictures(folder: Path, name: str) -> dict:
+    """Every picture and video of a run, and nothing else that lies beside them, by its content."""
+    files = [path for path in sorted((folder / "logs" / name).glob("*/*")) if path.name != "metrics.json"]
+    return {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def results(folder: Path, name: str) -> list:
+    """Its lines of results.csv, but for when, and how long it took."""
+    with (folder / "logs/results.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["expname"] == name]
+    varying = ("time", "expname", "seconds")
+    return sorted([value for key, value in line.items() if key not in varying] for line in lines)
 
 
 def train_disturbed(folder: Path, name: str, seconds: float, struck: Counter) -> None:
@@ -112,11 +154,12 @@ def train_disturbed(folder: Path, name: str, seconds: float, struck: Counter) ->
     begins more than I_WEIGHTS steps before where the run was."""
     log, reached, status = folder / f"{name}.log", 0, None
     while status is None:
-        fault = random.choice(["by the clock", *WRITING])
-        status = attempt(lambda: run_nerf.main(options(folder, name)), log, fault, random.randint(1, 3),
+        fault = random.choice(["by the clock", "by the clock", *WRITING, *RENDERING])
+        status = attempt(lambda: run_nerf.main(options(folder, name, *PICTURES)), log, fault, random.randint(1, 3),
                          random.uniform(0, seconds))  # fmt: skip
-        struck[f"training, {fault}"] += status is None
         text = log.read_text()
+        doing = ["starting", *re.findall("(training|rendering|video): ", text)][-1]
+        struck[f"{doing}, {fault}"] += status is None
         found = re.search(r"going on from .*, step (\d+)", text)
         trained = [int(step) for step in re.findall(r"^step (\d+) ", text, re.MULTILINE)]
         if found or trained:  # else it was killed before it got so far
@@ -128,10 +171,10 @@ def train_disturbed(folder: Path, name: str, seconds: float, struck: Counter) ->
 
 
 def evaluate_disturbed(folder: Path, name: str, seconds: float, struck: Counter) -> None:
-    """Likewise for the evaluation of its test views."""
+    """Likewise for the evaluation of its validation views."""
     status = None
     while status is None:
-        status = attempt(lambda: evaluate.main([str(folder / "logs" / name), "--device", "cpu"]),
+        status = attempt(lambda: evaluate.main(evaluation(folder, name)),
                          folder / f"{name}.log", "by the clock", 0, random.uniform(0, seconds))  # fmt: skip
         struck["evaluation, by the clock"] += status is None
     assert status == 0, (folder / f"{name}.log").read_text()
@@ -140,20 +183,22 @@ def evaluate_disturbed(folder: Path, name: str, seconds: float, struck: Counter)
 def rounds(folder: Path, n: int, seed: int) -> Counter:
     """Do n rounds; returns how often each fault struck."""
     random.seed(seed)
-    write_blender(folder / "scene", counts=(4, 1, 32))
+    write_blender(folder / "scene", counts=(4, 4, 32))
     seconds = []
-    for run in (lambda: run_nerf.main(options(folder, "whole")),
-                lambda: evaluate.main([str(folder / "logs" / "whole"), "--device", "cpu"])):  # fmt: skip
+    for run in (lambda: run_nerf.main(options(folder, "whole", *PICTURES)),
+                lambda: evaluate.main(evaluation(folder, "whole"))):  # fmt: skip
         start = time.perf_counter()
         assert attempt(run, folder / "whole.log", None, 0, 0) == 0, (folder / "whole.log").read_text()
         seconds.append(time.perf_counter() - start)
-    expected, struck = (weights(folder, "whole"), metrics(folder, "whole")), Counter()
+    expected, struck = weights(folder, "whole"), Counter()
+    left = {"metrics": metrics, "pictures": pictures, "lines of results.csv": results}
     for number in tqdm(range(n), desc="rounds", disable=not sys.stderr.isatty()):
         name = f"round_{number}"
         train_disturbed(folder, name, seconds[0], struck)
         evaluate_disturbed(folder, name, seconds[1], struck)
-        assert same(weights(folder, name), expected[0]), f"{name}: other weights than those of the undisturbed run"
-        assert metrics(folder, name) == expected[1], f"{name}: other metrics than those of the undisturbed run"
+        assert same(weights(folder, name), expected), f"{name}: other weights than those of the undisturbed run"
+        for what, found in left.items():
+            assert found(folder, name) == found(folder, "whole"), f"{name}: other {what} than the undisturbed run"
     return struck
 
 
@@ -196,7 +241,7 @@ def main() -> None:
         struck = rounds(Path(folder), args.rounds, args.seed)
     for fault, count in sorted(struck.items()):
         print(f"{count:5}  {fault}")
-    print(f"{args.rounds} rounds: all ended with the weights and metrics of the undisturbed run")
+    print(f"{args.rounds} rounds: all ended with the weights, metrics and pictures of the undisturbed run")
 
 
 if __name__ == "__main__":

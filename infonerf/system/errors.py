@@ -14,8 +14,6 @@ MEMORY = (
     "or make the longer side of the photographs shorter, with half_res, say"
 )
 GPU = "the GPU failed ({}); what was saved is kept, and the same command goes on from it"
-
-
 LONGEST = 1500  # characters of a message: what a file holds may be of any length
 
 

@@ -34,7 +34,7 @@ class Interrupt:
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
         if self.signum is None:
-            complain("\nfinishing the step, then saving; Ctrl-C again stops without saving")
+            complain("", "finishing the step, then saving; Ctrl-C again stops without saving")  # below the bar
         self.signum = self.signum or signum
 
     def hold_on(self) -> None:

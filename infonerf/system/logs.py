@@ -25,10 +25,10 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
-def complain(text: str) -> None:
-    """A line of what ends this process, and others like it."""
+def complain(*lines: str) -> None:
+    """Lines of what ends this process, and others like it."""
     if not silent:
-        print(printable(text), file=sys.stderr, flush=True)
+        print("\n".join(map(printable, lines)), file=sys.stderr, flush=True)
 
 
 def say(*lines: str) -> None:

@@ -215,7 +215,7 @@ class Ranks:
         try:
             yield
         except RuntimeError:
-            time.sleep(5)  # the watch ends this process meanwhile
+            time.sleep(30)  # the watch ends this process meanwhile, within seconds where the machine is not busy
             raise
 
     # The end.

@@ -48,7 +48,7 @@ def read_config(path: str) -> str:
     longest = max(map(len, text.split("\n")))
     if longest > LONGEST_LINE:
         raise InputError(f"--config {path}: found a line of {longest} characters, expected at most {LONGEST_LINE}")
-    return text
+    return os.fsdecode(text.encode(errors="surrogateescape"))  # the same, but where the system's names are of ASCII
 
 
 def open_config(path: str, *_) -> io.StringIO:

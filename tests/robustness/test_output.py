@@ -115,6 +115,17 @@ def test_folders_that_are_named_with_bytes_that_are_no_text(folder, capsys):
     assert "no TensorBoard events" not in (folder / odd / "page.html").read_text()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a locale of POSIX")
+def test_a_config_file_names_a_folder_where_the_systems_names_are_of_ascii(tmp_path):
+    (tmp_path / "args.txt").write_text("expname = rün  # übrigens\n", encoding="utf-8")
+    code = "import sys; from infonerf.command_line import parse_options as parse\n"
+    code += "print(ascii(str(parse(['--config', sys.argv[1]])[0].run.folder)))"
+    ascii_names = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "args.txt")], cwd=ROOT, text=True,
+                          env=os.environ | ascii_names, capture_output=True)  # fmt: skip
+    assert done.stdout.strip() == "'logs/r\\udcc3\\udcbcn'", done.stderr
+
+
 def test_pictures_on_a_full_disk_are_one_error(tmp_path, capfd):
     frames = list(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8))
     for name, write in (("a.png", lambda path: pictures.write_image(path, frames[0])),

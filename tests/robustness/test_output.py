@@ -117,7 +117,7 @@ def test_folders_that_are_named_with_bytes_that_are_no_text(folder, capsys):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a locale of POSIX")
 def test_a_config_file_names_a_folder_where_the_systems_names_are_of_ascii(tmp_path):
-    (tmp_path / "args.txt").write_text("expname = rün  # übrigens\n", encoding="utf-8")
+    (tmp_path / "args.txt").write_text("expname = rün  # übrigens\ndatadir = .\n", encoding="utf-8")
     code = "import sys; from infonerf.command_line import parse_options as parse\n"
     code += "print(ascii(str(parse(['--config', sys.argv[1]])[0].run.folder)))"
     ascii_names = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -207,11 +207,13 @@ def same(a, b) -> bool:
     return list(checkpoint.hashed_parts(a)) == list(checkpoint.hashed_parts(b))
 
 
-def long_run(folder: Path, steps: int) -> None:
-    """Train, and say how much the process's memory and files grow from a tenth of the steps on."""
+def long_run(folder: Path, steps: int, further: list[str]) -> None:
+    """Train with all that keeps a state, and say how much the process's memory and files grow from a tenth of the steps
+    on. further: options of run_nerf.py."""
     write_blender(folder / "scene", counts=(4, 1, 2))
     extra = ["--N_iters", str(steps), "--i_weights", str(steps // 20), "--keep_checkpoints", "3"]
     extra += ["--i_print", str(max(steps // 200, 1)), "--i_img", str(max(steps // 20, 1))]
+    extra += ["--ema_decay", "0.99", "--skip_empty", "--i_val", str(max(steps // 20, 1)), *further]
     measured, train_step = [], run_nerf.Trainer.train_step
 
     def watched(trainer):
@@ -232,11 +234,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("--rounds", type=int, default=50, help="runs that are killed and started again")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--long_run", type=int, metavar="STEPS", help="one long run instead")
-    args = parser.parse_args()
+    parser.add_argument("--long_run", type=int, metavar="STEPS", help="one long run instead, with options of run_nerf")
+    args, further = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.long_run:
-            long_run(Path(folder), args.long_run)
+            long_run(Path(folder), args.long_run, further)
             return
         struck = rounds(Path(folder), args.rounds, args.seed)
     for fault, count in sorted(struck.items()):

@@ -43,7 +43,7 @@ def configs(folder: Path) -> Loader:
 
     def read():
         config, _ = parse_options(["--config", str(path)])
-        again.write_text(as_text(config), encoding="utf-8")
+        again.write_text(as_text(config), encoding="utf-8", errors="surrogateescape")
         held, _ = parse_options(["--config", str(again)])
         for name in {line.split(" ")[0] for line in as_text(config).splitlines()}:
             assert held.values()[name] == config.values()[name], name

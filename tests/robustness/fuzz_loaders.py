@@ -45,7 +45,7 @@ def configs(folder: Path) -> Loader:
         config, _ = parse_options(["--config", str(path)])
         again.write_text(as_text(config), encoding="utf-8", errors="surrogateescape")
         held, _ = parse_options(["--config", str(again)])
-        for name in {line.split(" ")[0] for line in as_text(config).splitlines()}:
+        for name in {line.split(" ")[0] for line in as_text(config).split("\n") if line}:
             assert held.values()[name] == config.values()[name], name
 
     return Loader(path, [CONFIG], read)

@@ -68,8 +68,8 @@ class Ranks:
 
     def start(self) -> None:
         """Have the ranks, whose default process group is there, watch each other."""
+        self.watch = Watch(self.rank, self.size)  # first: it notices who ends while the other group is made
         self.group = self.control = dist.new_group(backend="gloo", timeout=PATIENCE)
-        self.watch = Watch(self.rank, self.size)
 
     @property
     def left_behind(self) -> bool:
@@ -250,7 +250,7 @@ class Watch(threading.Thread):
     def __init__(self, rank: int, size: int):
         super().__init__(name="watch", daemon=True)
         self.before, self.next = (rank - 1) % size, (rank + 1) % size
-        self.group = dist.new_group(backend="gloo", timeout=FOREVER)
+        self.group = dist.new_group(backend="gloo", timeout=MEETING)
         self.start()
 
     def tell(self, word: int) -> None:
@@ -260,7 +260,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         word = torch.tensor(DONE)
         try:
-            dist.recv(word, self.before, group=self.group)
+            dist.irecv(word, self.before, group=self.group).wait(FOREVER)
         except RuntimeError:
             say_lost(self.before)
             word.fill_(LEFT)

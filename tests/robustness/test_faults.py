@@ -171,6 +171,15 @@ def test_the_lock_dies_with_its_owner(tmp_path):
         pass
 
 
+@pytest.fixture
+def heeded_hangup():
+    """Though the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heeded_hangup")
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_an_evaluation_that_is_stopped_goes_on(folder, capsys, monkeypatch, signum, status):
     assert main(options(folder, "run", "--N_iters", "1")) == 0

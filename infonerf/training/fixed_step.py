@@ -120,7 +120,7 @@ class FixedStep:
         self.weights = dict(zip(names, weights, strict=True))
         self.batch, self.draws = with_tensors(batch, draws, near, far, tensors)
         self.runs, self.again, self.small = 0, None, self.is_small()
-        self.updating = False  # then the step cannot be done again
+        self.updating = False  # then the step cannot be done again; when it is captured, its update needs no memory
         self.totals: dict[Tensor, Tensor] = {}  # gradients by the parameters that are computed with
         self.terms: Terms = {}
         self.renderings: dict[str, Rendering] = {}
@@ -141,6 +141,7 @@ class FixedStep:
     def run(self, inputs: Sequence[Tensor]) -> None:
         """Do the step with these inputs: the first time as it is, then captured."""
         torch._foreach_copy_(self.inputs, inputs)
+        self.updating = False
         if self.again:
             self.again()
         elif self.runs == 0 and self.stepper.capture:
@@ -163,6 +164,7 @@ class FixedStep:
         if not self.again:
             at_once(self.work)
             return
+        self.updating = False  # which capturing the update has set
         self.again()
         if not alike(self.found(), expected):
             self.again = None
@@ -175,7 +177,6 @@ class FixedStep:
 
     def work(self, host: Host) -> None:
         """The three stretches."""
-        self.updating = False
         self.gradients(host)
         self.updating = True
         self.update()

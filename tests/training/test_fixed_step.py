@@ -17,6 +17,7 @@ from infonerf.rendering.fixed import ActivePoints, Points
 from infonerf.rendering.sparse import Samples
 from infonerf.system.graphs import Captured
 from infonerf.training import fixed_step
+from infonerf.training.fixed_step import FixedStep
 from infonerf.training.sampler import TrainingColours
 from run_nerf import NonFiniteLoss
 from support import fixed_steps
@@ -237,6 +238,28 @@ def test_a_step_that_is_short_of_memory_goes_on_in_smaller_blocks(form, size, ca
     said = capsys.readouterr().out
     for block, count in ((16, 1), (8, 1), (4, 0)):
         assert said.count(f"out of memory: a step evaluates {block} points at a time from now on (netchunk)") == count
+
+
+def test_a_captured_step_whose_blocks_are_short_of_memory_is_captured_anew(capsys, monkeypatch):
+    """When it is done again, memory is taken by blocks of sizes that were not captured yet."""
+    monkeypatch.setattr(fixed_step, "SMALL", 0)
+    enough, short = (trainer_of(DEFAULT, fixed=True, captured=True) for _ in range(2))
+    add_blocks, failed = FixedStep.add_blocks, []
+
+    def failing(step, counts):
+        if step.stepper is short.fixed and short.step == 4 and not failed:
+            failed.append(step)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        add_blocks(step, counts)
+
+    monkeypatch.setattr(FixedStep, "add_blocks", failing)
+    for _ in range(8):
+        short.train_step()
+        enough.train_step()
+    torch.testing.assert_close(weights(short.networks), weights(enough.networks), rtol=1e-6, atol=1e-8)
+    assert failed[0].again is not None  # it was captured
+    assert short.fixed.current.again is not None  # and is again
+    assert capsys.readouterr().out.count("out of memory: a step evaluates 16 points at a time") == 1
 
 
 def test_a_step_that_is_too_large_for_any_block_is_an_error(size, monkeypatch):

@@ -170,7 +170,8 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float = FPS) -> None:
     the file does not get all frames, which ffmpeg itself only prints."""
     even = frames[:, : max(frames.shape[1] // 2 * 2, 2), : max(frames.shape[2] // 2 * 2, 2)]
     with whole_file(path) as temporary:
-        iio.imwrite(temporary, even, plugin="FFMPEG", fps=fps, quality=8, macro_block_size=2, ffmpeg_log_level="quiet")
+        iio.imwrite(temporary, even, plugin="FFMPEG", extension=path.suffix, fps=fps, quality=8, macro_block_size=2,
+                    output_params=["-f", "mp4"], ffmpeg_log_level="quiet")  # fmt: skip
         if n_frames(temporary) != len(even):
             raise OSError(errno.EIO, "ffmpeg could not write all frames (is the disk full?)", str(path))
 

@@ -21,14 +21,13 @@ LOCK = ".lock"
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` at the end of the block, or not at all where
-    the block or the disk fails."""
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name of a file to write that takes the place of `path` at the end of the block, or not at all where the block
+    or the disk fails."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:  # a full disk does not name the file
@@ -39,17 +38,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """The name of a file beside `path`, of the same ending, that takes its place at the end of the block; it goes away
-    where the block fails."""
-    temporary = path.with_stem(f".{path.stem}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """The same, open."""
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        yield file
 
 
 def append_line(path: Path, line: bytes) -> None:
